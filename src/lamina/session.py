@@ -1,0 +1,37 @@
+"""What the user's side offers during a build, as one protocol.
+
+Context directories, secrets, SSH agents and registry credentials are asked of a `Session`, never of the
+environment or the disk by the core. `cli/` implements it in-process; a daemon will implement it over gRPC.
+Pure: this module holds only the shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What opens a registry: a user and password, or an identity token. Never shown by `repr`."""
+
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+
+
+class Session(Protocol):
+    """The user's side of one build. Methods may be called from any thread."""
+
+    def context_dir(self, name: str) -> Path | None:
+        """Return the live directory offered under `name` (`context`, `dockerfile`, or a named context)."""
+
+    def secret(self, secret_id: str) -> bytes | None:
+        """Return the value of a secret, or None when it was not offered."""
+
+    def ssh_socket(self, ssh_id: str) -> Path | None:
+        """Return the path of an SSH agent's socket, or None when it was not offered."""
+
+    def credentials(self, host: str) -> Credentials | None:
+        """Return what opens the registry at exactly `host` (port included), or None."""
