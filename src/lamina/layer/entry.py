@@ -28,7 +28,7 @@ class Entry(NamedTuple):
         gid: numeric group, 0..2**32-2.
         mtime_ns: modification time, nanoseconds since the epoch.
         size: length in bytes, files only.
-        target: text of a symbolic link; for a hard link the path (as above) of the name that holds the data in the same layer.
+        target: text of a symbolic link; for a hard link the path of the name that holds the data in this layer.
         dev: major and minor number of a device.
         xattrs: extended attributes sorted by name, without those of the snapshotter.
         digest: sha256 of a file's content in hex, "" when not known yet.
