@@ -1,0 +1,123 @@
+"""What one build is asked to do, as plain values.
+
+`BuildOptions` says what docker and buildx users say on their command line; `Environment` holds what rank 7
+read from the process environment, so that nothing below reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(slots=True)
+class Environment:
+    """The machine's side of a build: where programs, configuration and the state lie.
+
+    Attributes:
+        root: state directory (see docs/architecture.md, "On disk").
+        search_path: PATH for the OCI runtime, git and credential helpers.
+        home: the user's home directory, for `.docker/config.json` (see `docker_config`).
+        docker_config: directory of docker's config.json.
+        proxies: proxy settings by lower-case variable name (`http_proxy`, `https_proxy`, `no_proxy`, ...).
+        ca_file: bundle this host trusts, "" for the system's own.
+        runtime: name or path of the OCI runtime, "" to choose.
+        userns: whether the process runs in a user namespace entered for an ordinary user.
+    """
+
+    root: Path
+    search_path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    home: Path = Path("/root")
+    docker_config: Path | None = None
+    proxies: dict[str, str] = field(default_factory=dict)
+    ca_file: str = ""
+    runtime: str = ""
+    userns: bool = False
+    insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class BuildOptions:
+    """One build, in docker's and buildx's terms.
+
+    Attributes:
+        context: the build context's directory, "" when there is none (Dockerfile alone on stdin).
+        dockerfile: bytes of the Dockerfile; `dockerfile_name` is how messages name it.
+        ignore: bytes of the ignore file, None when there is none; `ignore_name` likewise.
+        tags: names for the result, as the user wrote them.
+        outputs: `--output` values as given; empty means the image store.
+        no_cache_filter: stages whose steps are run again.
+        pull: ask the registry even when the tag is in the store.
+        jobs: how many steps may run at once, 0 for the default.
+        ca: "host" when steps shall trust what the host trusts, "" otherwise.
+        build_contexts: name to source, as `--build-context` gives them.
+        source_date_epoch: seconds, or None; clamps what the build itself stamps.
+    """
+
+    context: str = ""
+    dockerfile: bytes = b""
+    dockerfile_name: str = "Dockerfile"
+    ignore: bytes | None = None
+    ignore_name: str = ".dockerignore"
+    tags: list[str] = field(default_factory=list)
+    target: str = ""
+    build_args: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    platforms: list[str] = field(default_factory=list)
+    pull: bool = False
+    no_cache: bool = False
+    no_cache_filter: list[str] = field(default_factory=list)
+    network: str = ""
+    add_hosts: list[str] = field(default_factory=list)
+    shm_size: int = 0
+    ulimits: list[str] = field(default_factory=list)
+    hostname: str = ""
+    outputs: list[str] = field(default_factory=list)
+    push: bool = False
+    load: bool = False
+    jobs: int = 0
+    build_contexts: dict[str, str] = field(default_factory=dict)
+    cache_from: list[str] = field(default_factory=list)
+    cache_to: list[str] = field(default_factory=list)
+    ca: str = ""
+    source_date_epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How one vertex went: seconds of wall time, and whether its result came from the cache."""
+
+    name: str
+    seconds: float
+    cached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a build produced.
+
+    Attributes:
+        digest: digest of the image's manifest (or index), "" when no image was made.
+        config_digest: the image ID.
+        config: the image's config as JSON object.
+        names: full references the image was stored or pushed under.
+        metadata: what `--metadata-file` holds (`containerimage.digest`, ...).
+        timings: every vertex in the order it completed.
+        warnings: frontend warnings as text.
+    """
+
+    digest: str = ""
+    config_digest: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+    timings: tuple[Timing, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def cached(self) -> int:
+        """How many vertices came from the cache."""
+        return sum(1 for timing in self.timings if timing.cached)
