@@ -1,0 +1,190 @@
+"""The threads around the scheduler: carries out its instructions and feeds the events back.
+
+One thread (the caller's) owns the scheduler and does the short things (probes); exact keys and runs happen on
+a pool of `jobs` threads. The first failure cancels everything else; what is running is waited for, so that no
+work outlives the call.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from lamina.cancel import Cancel
+from lamina.errors import CancelledError
+from lamina.progress import Sink, VertexEvent
+from lamina.solver.keying import Keying
+from lamina.solver.keys import fresh_canon
+from lamina.solver.protocol import Cache, Hit, Resolved, RunContext, Vertex
+from lamina.solver.scheduler import Event, Failed, Finished, Instruction, Key, Missed, Probe, Scheduler
+
+OnResolved = Callable[[Vertex, Resolved], None]
+
+
+class Runner:
+    """One solve over a graph.
+
+    Args:
+        vertices: every vertex by digest, in topological order (inputs first).
+        cache: where results are looked up and stored.
+        sink: takes progress events.
+        cancel: stops the solve.
+        jobs: how many ops may run at once.
+        on_resolved: told of each vertex that is done, in the thread that finished it.
+    """
+
+    def __init__(
+        self,
+        vertices: Mapping[str, Vertex],
+        cache: Cache,
+        sink: Sink,
+        cancel: Cancel,
+        *,
+        jobs: int,
+        on_resolved: OnResolved | None = None,
+    ) -> None:
+        self._vertices = vertices
+        self._cache = cache
+        self._sink = sink
+        self._cancel = Cancel(cancel)
+        self._jobs = jobs
+        self._on_resolved = on_resolved
+        self._keying = Keying(vertices, self._cancel)
+        self._exact: dict[str, str] = {}
+        self._resolved: Mapping[str, Resolved] = {}
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._run_id = secrets.token_hex(8)
+
+    def solve(self, targets: Iterable[str]) -> Mapping[str, Resolved]:
+        """Resolve the targets and return every vertex that was resolved on the way.
+
+        Raises:
+            Error: the first failure of an op; CancelledError when cancelled from outside.
+        """
+        targets = list(targets)
+        needed = self._needed(targets)
+        self._keying.define(needed, self._open_instant)
+        scheduler = Scheduler(self._vertices, targets)
+        self._resolved = scheduler.resolved
+        with ThreadPoolExecutor(self._jobs, thread_name_prefix="op") as pool:
+            self._drive(scheduler, pool)
+        if scheduler.failure is not None:
+            raise scheduler.failure.error
+        for digest in needed:
+            if digest not in scheduler.resolved and digest not in self._keying.instant:
+                self._report(self._vertices[digest], time.time(), time.time(), cached=True)
+        return scheduler.resolved
+
+    def _drive(self, scheduler: Scheduler, pool: ThreadPoolExecutor) -> None:
+        """Feed the scheduler until nothing is in flight; after a failure only wait for what runs."""
+        in_flight = 0
+        pending = scheduler.start()
+        while True:
+            while pending:
+                instruction = pending.pop()
+                if isinstance(instruction, Probe):
+                    pending += scheduler.handle(self._carry_out(instruction))
+                else:
+                    pool.submit(lambda todo=instruction: self._events.put(self._carry_out(todo)))
+                    in_flight += 1
+                if scheduler.failure is not None:
+                    self._cancel.cancel(scheduler.failure.error)
+            if in_flight == 0:
+                return
+            pending += scheduler.handle(self._events.get())
+            in_flight -= 1
+            if scheduler.failure is not None:
+                self._cancel.cancel(scheduler.failure.error)
+
+    def _needed(self, targets: list[str]) -> list[str]:
+        """Return the vertices below the targets, inputs first."""
+        wanted = set(targets)
+        for digest in reversed(list(self._vertices)):
+            if digest in wanted:
+                wanted.update(below for below, _ in self._vertices[digest].inputs)
+        return [digest for digest in self._vertices if digest in wanted]
+
+    def _carry_out(self, instruction: Instruction) -> Event:
+        """Do one instruction; whatever it raises becomes the failure of its vertex."""
+        vertex = self._vertices[instruction.digest]
+        try:
+            self._cancel.check()
+            if isinstance(instruction, Probe):
+                return self._probe(vertex)
+            if isinstance(instruction, Key):
+                return self._key(vertex)
+            return self._run(vertex)
+        except BaseException as error:  # noqa: BLE001 - it ends the solve and is raised there
+            return Failed(vertex.digest, error)
+
+    def _open_instant(self, vertex: Vertex) -> Resolved:
+        started = time.time()
+        results = vertex.op.run([], RunContext(vertex.digest, self._sink, self._cancel))
+        self._report(vertex, started, time.time())
+        return Resolved(tuple(results), "", cached=False)
+
+    def _probe(self, vertex: Vertex) -> Event:
+        if (instant := self._keying.instant.get(vertex.digest)) is not None:
+            return Finished(vertex.digest, instant)
+        if vertex.digest in self._keying.fresh:
+            return Missed(vertex.digest)
+        hit = self._cache.lookup(self._keying.definition[vertex.digest])
+        return self._hit(vertex, hit) if hit is not None else Missed(vertex.digest)
+
+    def _key(self, vertex: Vertex) -> Event:
+        self._exact[vertex.digest] = self._keying.exact(vertex, self._resolved)
+        return self._probe_exact(vertex) or Missed(vertex.digest)
+
+    def _probe_exact(self, vertex: Vertex) -> Event | None:
+        """Look the exact key up; a hit makes the definition key another name for it."""
+        if vertex.ignore_cache:
+            return None
+        key = self._exact[vertex.digest]
+        hit = self._cache.lookup(key)
+        if hit is None:
+            return None
+        self._cache.alias(self._keying.definition[vertex.digest], key)
+        return self._hit(vertex, hit)
+
+    def _hit(self, vertex: Vertex, hit: Hit) -> Event:
+        now = time.time()
+        self._report(vertex, now, now, cached=True)
+        return self._done(vertex, Resolved(hit.results, hit.canon, cached=True, seconds=hit.seconds))
+
+    def _run(self, vertex: Vertex) -> Event:
+        with self._cache.working(self._exact[vertex.digest], self._cancel):
+            # another process, or an equal vertex of ours, may have done it between the probe and the lock
+            return self._probe_exact(vertex) or self._run_locked(vertex)
+
+    def _run_locked(self, vertex: Vertex) -> Event:
+        started, clock = time.time(), time.monotonic()
+        exact = self._exact[vertex.digest]
+        keys = (self._keying.definition[vertex.digest], exact)
+        inputs = [self._resolved[below].results[output] for below, output in vertex.inputs]
+        self._report(vertex, started)
+        try:
+            results = vertex.op.run(inputs, RunContext(vertex.digest, self._sink, self._cancel, keys))
+        except BaseException as error:
+            text = "cancelled" if isinstance(error, CancelledError) else str(error) or type(error).__name__
+            self._report(vertex, started, time.time(), error=text)
+            raise
+        seconds = time.monotonic() - clock
+        canon = fresh_canon(exact, self._run_id) if vertex.ignore_cache else exact
+        parts = {**self._keying.maps[vertex.digest].parts, "content": self._keying.content_parts(vertex)}
+        self._cache.save(keys, canon, results, description=vertex.name, parts=parts, seconds=seconds)
+        self._report(vertex, started, time.time())
+        return self._done(vertex, Resolved(tuple(results), canon, cached=False, seconds=seconds))
+
+    def _done(self, vertex: Vertex, resolved: Resolved) -> Event:
+        if self._on_resolved is not None:
+            self._on_resolved(vertex, resolved)
+        return Finished(vertex.digest, resolved)
+
+    def _report(
+        self, vertex: Vertex, started: float, completed: float | None = None, *, cached: bool = False, error: str = ""
+    ) -> None:
+        inputs = tuple(below for below, _ in vertex.inputs)
+        self._sink(VertexEvent(vertex.digest, vertex.name, inputs, started, completed, cached, error, vertex.source))

@@ -1,0 +1,72 @@
+"""The schema of the state file, and how an older one becomes the current one.
+
+Invariants:
+* a row is written after what it points to, so any prefix of a build's writes is a valid state;
+* ids are never reused (AUTOINCREMENT): directories and index files are named by them;
+* times are seconds since the epoch (REAL); `used` is the last time a build relied on the row.
+"""
+
+from __future__ import annotations
+
+VERSION = 1
+
+TABLES = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+-- One layer of one chain. `parent` is the layer below, NULL at the bottom. A row without tree and without blob is
+-- remote: `origin` (JSON) says where its blob comes from.
+CREATE TABLE layer(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    parent INTEGER REFERENCES layer(id),
+    chain_id TEXT,
+    diff_id TEXT,
+    blob TEXT,
+    blob_size INTEGER NOT NULL DEFAULT 0,
+    media_type TEXT NOT NULL DEFAULT '',
+    origin TEXT NOT NULL DEFAULT '',
+    tree INTEGER NOT NULL DEFAULT 0,
+    indexed INTEGER NOT NULL DEFAULT 0,
+    size INTEGER NOT NULL DEFAULT 0,
+    description TEXT NOT NULL DEFAULT '',
+    created REAL NOT NULL,
+    used REAL NOT NULL
+);
+CREATE INDEX layer_chain ON layer(chain_id);
+CREATE INDEX layer_parent ON layer(parent);
+CREATE INDEX layer_blob ON layer(blob);
+CREATE INDEX layer_diff ON layer(diff_id);
+
+-- One piece of work that was done: `canon` is the key its dependents build on, `parts` (JSON) what keys were made of.
+CREATE TABLE node(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    canon TEXT NOT NULL,
+    description TEXT NOT NULL DEFAULT '',
+    parts TEXT NOT NULL DEFAULT '{}',
+    seconds REAL NOT NULL DEFAULT 0,
+    created REAL NOT NULL,
+    used REAL NOT NULL
+);
+-- Keys are aliases of nodes. Pruning a node's results keeps its keys.
+CREATE TABLE key(key TEXT PRIMARY KEY, node INTEGER NOT NULL REFERENCES node(id) ON DELETE CASCADE) WITHOUT ROWID;
+CREATE INDEX key_node ON key(node);
+-- `layer` NULL is the empty root file system.
+CREATE TABLE result(
+    node INTEGER NOT NULL REFERENCES node(id) ON DELETE CASCADE,
+    output INTEGER NOT NULL,
+    layer INTEGER REFERENCES layer(id),
+    PRIMARY KEY(node, output)
+) WITHOUT ROWID;
+CREATE INDEX result_layer ON result(layer);
+
+-- What a whole build came to, by what it observed (see engine/fast.py).
+CREATE TABLE memo(key TEXT PRIMARY KEY, value TEXT NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
+-- Digests of live files by their stat data, one blob for each context directory.
+CREATE TABLE statcache(root TEXT PRIMARY KEY, data BLOB NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
+-- Sizes and uses of cache mounts; `id` is the directory's name.
+CREATE TABLE cachemount(
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT NULL, used REAL NOT NULL
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: dict[int, str] = {}
+"""Statements that lead from the version of the key to the next one."""
