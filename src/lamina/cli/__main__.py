@@ -1,0 +1,8 @@
+"""`python -m lamina.cli`: the same as the `lamina` command."""
+
+import sys
+
+from lamina.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
