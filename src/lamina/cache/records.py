@@ -21,7 +21,8 @@ from lamina.state.db import State
 from lamina.state.locks import Locks
 
 _FIND = """SELECT node.id, node.canon, node.seconds, result.output, result.layer FROM key
-    JOIN node ON node.id = key.node LEFT JOIN result ON result.node = node.id WHERE key.key = ? ORDER BY result.output"""
+    JOIN node ON node.id = key.node LEFT JOIN result ON result.node = node.id WHERE key.key = ?
+    ORDER BY result.output"""
 
 
 class Records:

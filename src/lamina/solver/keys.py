@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-
 VERSION = "lamina.key.v1"
 
 

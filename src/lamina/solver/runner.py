@@ -88,7 +88,7 @@ class Runner:
                 if isinstance(instruction, Probe):
                     pending += scheduler.handle(self._carry_out(instruction))
                 else:
-                    pool.submit(lambda todo=instruction: self._events.put(self._carry_out(todo)))
+                    pool.submit(self._carry_out_and_tell, instruction)
                     in_flight += 1
                 if scheduler.failure is not None:
                     self._cancel.cancel(scheduler.failure.error)
@@ -117,8 +117,11 @@ class Runner:
             if isinstance(instruction, Key):
                 return self._key(vertex)
             return self._run(vertex)
-        except BaseException as error:  # noqa: BLE001 - it ends the solve and is raised there
+        except BaseException as error:  # it ends the solve and is raised there
             return Failed(vertex.digest, error)
+
+    def _carry_out_and_tell(self, instruction: Instruction) -> None:
+        self._events.put(self._carry_out(instruction))
 
     def _open_instant(self, vertex: Vertex) -> Resolved:
         started = time.time()
