@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit
 
-from lamina.registry.failures import RegistryError, TransportError, PassingError, status_error
+from lamina.registry.failures import PassingError, RegistryError, TransportError, status_error
 from lamina.registry.http import Request, Response, Transport
 from lamina.registry.options import RegistryOptions
 from lamina.registry.trust import is_loopback, origin_of, realm_fault

@@ -131,13 +131,18 @@ class _Guarded:
         timer.daemon = True
         timer.start()
         try:
-            return super().getresponse()  # type: ignore[misc]
+            response = super().getresponse()  # type: ignore[misc]
         except Exception as error:
             if late.is_set():
                 raise TimeoutError("timed out") from error
             raise
         finally:
             timer.cancel()
+        if late.is_set():
+            # The end of the stream looks like the end of the head.
+            response.close()
+            raise TimeoutError("timed out")
+        return response
 
 
 def make_manager(

@@ -19,7 +19,7 @@ from lamina.oci.reference import Reference
 from lamina.registry.auth import Scope
 from lamina.registry.endpoint import Endpoint
 from lamina.registry.exchange import Exchange
-from lamina.registry.failures import RegistryError, TransportError, PassingError
+from lamina.registry.failures import PassingError, RegistryError, TransportError
 from lamina.registry.http import Response
 from lamina.registry.wire import blob_path, parse_content_range
 

@@ -18,7 +18,7 @@ from lamina.cancel import Cancel
 from lamina.registry.auth import Authorizer, CredentialSource, Scope
 from lamina.registry.backoff import Patience
 from lamina.registry.endpoint import Endpoint
-from lamina.registry.failures import RegistryError, TransportError, PassingError, status_error, explain_transport
+from lamina.registry.failures import PassingError, RegistryError, TransportError, explain_transport, status_error
 from lamina.registry.http import Body, Request, Response, Transport
 from lamina.registry.options import RegistryOptions
 from lamina.registry.trust import is_loopback, origin_of, redirect_fault, split_host

@@ -20,7 +20,7 @@ from lamina.registry.auth import Scope
 from lamina.registry.download import Progress
 from lamina.registry.endpoint import Endpoint
 from lamina.registry.exchange import Exchange
-from lamina.registry.failures import RegistryError, TransportError, PassingError
+from lamina.registry.failures import PassingError, RegistryError, TransportError
 from lamina.registry.http import BodyError, Response
 from lamina.registry.trust import redirect_fault
 from lamina.registry.wire import blob_path, join_location, parse_upload_offset, uploads_path, with_query
