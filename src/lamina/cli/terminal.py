@@ -34,7 +34,7 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def clean_name(text: str) -> str:
-    """Return `text` on one line, with everything a terminal would obey made visible (`\\x1b`)."""
+    """Return `text` on one line, with everything a terminal would obey made visible (ESC as `x1b` after a backslash)."""
     return _UNSAFE_NAME.sub(_visible, text)
 
 
@@ -59,13 +59,10 @@ def _log_character(match: re.Match[str]) -> str:
 
 def size_text(size_bytes: int) -> str:
     """Return a size as docker shows it: decimal units, three digits (`12.3MB`)."""
-    value = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5:
-            break
-        value /= 1000
-    else:
-        unit = "TB"
+    units = ["TB", "GB", "MB", "kB"]
+    value, unit = float(size_bytes), "B"
+    while value >= 999.5 and units:
+        value, unit = value / 1000, units.pop()
     if unit == "B":
         return f"{size_bytes}B"
     digits = 2 if value < 10 else 1 if value < 100 else 0

@@ -1,0 +1,94 @@
+"""What the process environment says: where the state lies, and the settings that rank 6 is handed as values.
+
+`state_root` is light, for the fully cached path; `load_environment` builds the whole `Environment`. Nothing
+below rank 7 reads `os.environ`. Variables: LAMINA_ROOT, LAMINA_RUNTIME, LAMINA_CA_FILE (or SSL_CERT_FILE),
+LAMINA_INSECURE_REGISTRIES (`host,host`), LAMINA_REGISTRY_MIRRORS (`docker.io=host,host;other=host`),
+DOCKER_CONFIG, SOURCE_DATE_EPOCH and the usual proxy variables.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lamina.engine.options import Environment
+
+_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+
+
+def state_root() -> str:
+    """Return the absolute path of the state directory; it need not exist."""
+    root = os.environ.get("LAMINA_ROOT", "")
+    if root:
+        return os.path.abspath(root)
+    if os.geteuid() == 0 and not in_user_namespace():
+        return "/var/lib/lamina"
+    data = os.environ.get("XDG_DATA_HOME", "")
+    return os.path.join(data if os.path.isabs(data) else os.path.join(_home(), ".local", "share"), "lamina")
+
+
+def in_user_namespace() -> bool:
+    """Tell whether uid 0 here is not the machine's: the process runs in a user namespace."""
+    try:
+        with open("/proc/self/uid_map") as file:
+            return file.readline().split() != ["0", "0", "4294967295"]
+    except OSError:
+        return False
+
+
+def load_environment() -> Environment:
+    """Return everything rank 6 needs of the process environment."""
+    from pathlib import Path
+
+    from lamina.engine.options import Environment
+
+    environ = os.environ
+    docker_config = environ.get("DOCKER_CONFIG", "")
+    return Environment(
+        root=Path(state_root()),
+        search_path=_with_sbin(environ.get("PATH", "")),
+        home=Path(_home()),
+        docker_config=Path(docker_config) if docker_config else Path(_home()) / ".docker",
+        proxies=_proxies(),
+        ca_file=environ.get("LAMINA_CA_FILE") or environ.get("SSL_CERT_FILE", ""),
+        runtime=environ.get("LAMINA_RUNTIME", ""),
+        userns=in_user_namespace(),
+        insecure_registries=tuple(_words(environ.get("LAMINA_INSECURE_REGISTRIES", ""))),
+        registry_mirrors=_mirrors(environ.get("LAMINA_REGISTRY_MIRRORS", "")),
+    )
+
+
+def _home() -> str:
+    return os.environ.get("HOME") or os.path.expanduser("~")
+
+
+def _with_sbin(path: str) -> str:
+    """Return PATH with the folders of administrators' programs, where runtimes often lie, added."""
+    folders = [folder for folder in path.split(":") if folder]
+    return ":".join([*folders, *(folder for folder in _SEARCH_PATH.split(":") if folder not in folders)])
+
+
+def _proxies() -> dict[str, str]:
+    """Return the proxy settings by lower-case name; the lower-case variable wins, as curl has it."""
+    found = {}
+    for name in _PROXIES:
+        value = os.environ.get(name) or os.environ.get(name.upper(), "")
+        if value:
+            found[name] = value
+    return found
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _mirrors(text: str) -> dict[str, tuple[str, ...]]:
+    """Parse `registry=mirror,mirror;registry=mirror`."""
+    found = {}
+    for part in text.split(";"):
+        registry, equals, mirrors = part.partition("=")
+        if equals and registry.strip():
+            found[registry.strip()] = tuple(_words(mirrors))
+    return found

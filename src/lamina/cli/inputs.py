@@ -1,0 +1,186 @@
+"""Find what a build reads: the Dockerfile, its ignore file and the context directory.
+
+In: PATH and `--file` as given, and standard input. Out: an `Inputs` of plain values. A tar archive on standard
+input is unpacked into a temporary directory of its own, which `Inputs.close` removes. Light: the fully cached
+path passes through here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from lamina.errors import InputError, NotYetError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+MAX_DOCKERFILE = 16 << 20
+"""Most bytes of a Dockerfile or ignore file."""
+_REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
+_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
+
+
+class Inputs:
+    """What one build reads.
+
+    Attributes:
+        context: absolute path of the context directory, "" when there is none.
+        dockerfile, name: the Dockerfile's bytes, and how messages call it.
+        ignore, ignore_name: the ignore file's bytes (None: there is none), and how messages call it.
+    """
+
+    __slots__ = ("_temporary", "context", "dockerfile", "ignore", "ignore_name", "name")
+
+    def __init__(self, context: str, temporary: str = "") -> None:
+        self.context = context
+        self.dockerfile = b""
+        self.name = "Dockerfile"
+        self.ignore: bytes | None = None
+        self.ignore_name = ".dockerignore"
+        self._temporary = temporary
+
+    def close(self) -> None:
+        """Remove the temporary directory, if there is one."""
+        if self._temporary:
+            import shutil
+
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = ""
+
+
+def find_inputs(path: str, file: str, stdin: BinaryIO | None = None) -> Inputs:
+    """Read the Dockerfile and find the context for `lamina build [-f FILE] PATH`.
+
+    Args:
+        path: a directory, or "-": standard input holds a Dockerfile, or a tar archive that is the context.
+        file: `--file`, "" when absent, "-": the Dockerfile is on standard input.
+        stdin: standard input; the process's own by default.
+
+    Raises:
+        InputError: something is not there, or both want standard input.
+        NotYetError: PATH is a URL.
+    """
+    stdin = stdin if stdin is not None else sys.stdin.buffer
+    if path.startswith(_REMOTE):
+        raise NotYetError("a remote context", hint="clone or download it and name the directory")
+    if path == "-":
+        return _from_stdin(file, stdin)
+    if not os.path.isdir(path):
+        what = "the context is a file, not a directory" if os.path.exists(path) else "no such directory"
+        raise InputError(what, where=path, hint="PATH is the build context; name the Dockerfile with -f")
+    inputs = Inputs(os.path.abspath(path))
+    if file == "-":
+        inputs.dockerfile, inputs.name = _read_stream(stdin), "-"
+    else:
+        _take_dockerfile(inputs, file or _default_dockerfile(path), file)
+    if inputs.ignore is None:
+        inputs.ignore = _read_optional(os.path.join(inputs.context, ".dockerignore"))
+    return inputs
+
+
+def _default_dockerfile(path: str) -> str:
+    """Return PATH/Dockerfile, or PATH/dockerfile where only that exists."""
+    usual, lower = os.path.join(path, "Dockerfile"), os.path.join(path, "dockerfile")
+    return lower if not os.path.lexists(usual) and os.path.lexists(lower) else usual
+
+
+def _take_dockerfile(inputs: Inputs, dockerfile: str, given: str) -> None:
+    """Read the Dockerfile and the ignore file that belongs to it alone."""
+    found = _read_optional(dockerfile)
+    if found is None:
+        inside = os.path.join(inputs.context, given)
+        if given and not os.path.isabs(given) and os.path.isfile(inside):
+            hint = f"there is one in the context: -f {os.path.relpath(inside)}"
+        else:
+            hint = "name it with -f FILE" if not given else ""
+        raise InputError("no such Dockerfile", where=dockerfile, hint=hint)
+    inputs.dockerfile = found
+    inputs.name = given or os.path.basename(dockerfile)
+    own = _read_optional(dockerfile + ".dockerignore")
+    if own is not None:
+        inputs.ignore, inputs.ignore_name = own, os.path.basename(dockerfile) + ".dockerignore"
+
+
+def _from_stdin(file: str, stdin: BinaryIO) -> Inputs:
+    """Take a Dockerfile without context, or a context archive, from standard input."""
+    if file == "-":
+        raise InputError("context and Dockerfile cannot both come from standard input")
+    if stdin.isatty():
+        raise InputError("standard input is a terminal", hint="pipe a Dockerfile or a tar archive into lamina build -")
+    head = _read_exactly(stdin, 512)
+    if not is_archive(head):
+        inputs = Inputs("")
+        inputs.dockerfile, inputs.name = head + _read_stream(stdin, MAX_DOCKERFILE - len(head)), "-"
+        if file:
+            raise InputError("-f needs a context, and standard input is a Dockerfile")
+        return inputs
+    return _from_archive(file, head, stdin)
+
+
+def is_archive(head: bytes) -> bool:
+    """Tell whether these first 512 bytes begin a tar archive, compressed or not, and not a text."""
+    return head.startswith(_MAGIC) or head[257:262] == b"ustar"
+
+
+def _from_archive(file: str, head: bytes, stdin: BinaryIO) -> Inputs:
+    """Unpack a context archive and find the Dockerfile inside it."""
+    import tempfile
+
+    from lamina.cli.unpack import unpack_context
+
+    directory = tempfile.mkdtemp(prefix="lamina-context-")
+    inputs = Inputs(directory, temporary=directory)
+    try:
+        unpack_context(head, stdin, directory)
+        relative = os.path.normpath(file or os.path.basename(_default_dockerfile(directory)))
+        if os.path.isabs(relative) or relative.startswith(".."):
+            raise InputError("the Dockerfile must lie in the context archive", where=file)
+        path = os.path.join(directory, relative)
+        if not os.path.realpath(path).startswith(os.path.realpath(directory) + os.sep):
+            raise InputError("no such Dockerfile in the context archive", where=relative)
+        _take_dockerfile(inputs, path, relative)
+        if inputs.ignore is None:
+            inputs.ignore = _read_optional(os.path.join(directory, ".dockerignore"))
+    except BaseException:
+        inputs.close()
+        raise
+    return inputs
+
+
+def _read_optional(path: str) -> bytes | None:
+    """Return a regular file's bytes, None when it does not exist."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=path) from error
+    with open(descriptor, "rb", buffering=0) as file:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise InputError("is a directory, not a file", where=path)
+        return _read_stream(file, where=path)
+
+
+def _read_stream(stream: BinaryIO, limit: int = MAX_DOCKERFILE, where: str = "standard input") -> bytes:
+    """Return everything that is left, up to `limit` bytes."""
+    parts = []
+    left = limit
+    while data := stream.read(min(1 << 20, left + 1)):
+        left -= len(data)
+        if left < 0:
+            raise InputError(f"is larger than {MAX_DOCKERFILE >> 20} MiB", where=where)
+        parts.append(data)
+    return b"".join(parts)
+
+
+def _read_exactly(stream: BinaryIO, size: int) -> bytes:
+    """Return `size` bytes, or fewer at the end of the stream."""
+    parts = []
+    while size > 0 and (data := stream.read(size)):
+        parts.append(data)
+        size -= len(data)
+    return b"".join(parts)

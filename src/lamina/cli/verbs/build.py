@@ -1,0 +1,147 @@
+"""`lamina build`: an image from a Dockerfile.
+
+The way: options -> inputs -> (fully cached? answer from the memo, nothing heavy imported) -> engine, with a
+display fed by its events -> files that the user asked for. Rank 6 does the work; this module only carries.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from lamina.cli.build_args import Request, add_arguments
+from lamina.cli.environment import state_root
+from lamina.cli.inputs import Inputs, find_inputs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from typing import Any
+
+    from lamina.cli.progress.display import Display
+    from lamina.engine.options import BuildResult, Environment
+
+__all__ = ["add_arguments", "run"]
+
+
+def run(args: Namespace) -> int:
+    """Build, and return the exit code."""
+    request = Request(args, os.environ)
+    if os.geteuid() != 0 and "-" in (request.context, request.file):
+        _enter_user_namespace()  # before standard input is read, since this process starts over
+    inputs = find_inputs(request.context, request.file)
+    try:
+        options = {
+            **request.options,
+            "context": inputs.context,
+            "dockerfile": inputs.dockerfile,
+            "dockerfile_name": inputs.name,
+            "ignore": inputs.ignore,
+            "ignore_name": inputs.ignore_name,
+        }
+        if _answer_from_memo(options, request):
+            return 0
+        return _build(options, request, inputs)
+    finally:
+        inputs.close()
+
+
+def _answer_from_memo(options: dict[str, Any], request: Request) -> bool:
+    """Answer a fully cached build without importing anything heavy; tell whether that was possible."""
+    if request.progress == "rawjson":
+        return False
+    try:
+        from lamina.engine import fast
+    except ImportError:
+        return False
+    hit = fast.try_cached(options, state_root(), secrets=request.secrets)
+    if hit is None:
+        return False
+    from lamina.cli.progress.cached import show_cached
+
+    show_cached(request.progress, hit.steps, hit.warnings, hit.names)
+    _deliver(request, hit.config_digest, hit.digest, hit.metadata)
+    return True
+
+
+def _build(options: dict[str, Any], request: Request, inputs: Inputs) -> int:
+    """Build with the engine; show its events; write what was asked for."""
+    _enter_user_namespace()
+    from lamina.cli.environment import load_environment
+    from lamina.cli.progress.display import open_display
+    from lamina.errors import Error
+
+    environment = load_environment()
+    display = open_display(request.progress)
+    try:
+        result = _solve(options, request, inputs, environment, display)
+    except Error as error:
+        if display.close(error):
+            error.log = []
+        raise
+    except BaseException as error:
+        display.close(error)
+        raise
+    display.close(None, result.names)
+    _deliver(request, result.config_digest, result.digest, result.metadata)
+    return 0
+
+
+def _enter_user_namespace() -> None:
+    """Become root in a user namespace where the user is not root."""
+    from lamina.cli.userns import enter_user_namespace
+
+    enter_user_namespace()
+
+
+def _solve(
+    options: dict[str, Any], request: Request, inputs: Inputs, environment: Environment, display: Display
+) -> BuildResult:
+    """Run the engine under a cancel token that signals reach."""
+    from pathlib import Path
+
+    from lamina.cli.session import LocalSession, stored_credentials
+    from lamina.cli.signals import cancelling
+    from lamina.engine.build import build
+    from lamina.engine.options import BuildOptions
+
+    session = LocalSession(
+        contexts={"context": inputs.context, **options["build_contexts"]},
+        secrets=request.secrets,
+        ssh=request.ssh,
+        environ=os.environ,
+        credentials=stored_credentials(environment.docker_config or Path(), environment.search_path),
+    )
+    with cancelling() as cancel:
+        return build(BuildOptions(**options), session, environment.root, display.sink, cancel, environment)
+
+
+def _deliver(request: Request, config_digest: str, digest: str, metadata: dict[str, Any]) -> None:
+    """Write the image ID and the metadata where they were asked for."""
+    image_id = config_digest or digest
+    if request.iidfile:
+        _write_file(request.iidfile, image_id)
+    if request.metadata_file:
+        import json
+
+        _write_file(request.metadata_file, json.dumps(metadata, indent=2, sort_keys=True) + "\n")
+    if request.progress == "quiet" and image_id:
+        print(image_id)
+    sys.stdout.flush()
+
+
+def _write_file(path: str, text: str) -> None:
+    """Replace `path` by `text` in one step; a device such as /dev/stdout is written to."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "w") as file:
+            file.write(text)
+        return
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "w") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
