@@ -179,12 +179,13 @@ class Handler(BaseHTTPRequestHandler):
             self.fake.requests.append(self.seen)
         action = self.fake.take_rule(self.command, self.path)
         if action is not None and action(self) is not PASS:
-            return
+            return None
         if urlsplit(self.path).path == "/token":
             return self.token()
         if not self.authorized():
             return None
         self.route()
+        return None
 
     def body(self) -> bytes:
         length = int(self.headers.get("Content-Length") or 0)
@@ -250,6 +251,7 @@ class Handler(BaseHTTPRequestHandler):
             text = f"token-{len(fake.scopes_asked)}"
             fake.tokens.add(text)
         self.reply(200, json.dumps({"token": text, "expires_in": fake.expires_in}).encode())
+        return None
 
     def route(self) -> None:
         path = urlsplit(self.path).path
@@ -263,6 +265,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.tags(match[1])
         self.body()
         self.reply(200 if path == "/v2/" else 404)
+        return None
 
     def blob(self, repository: str, digest: str) -> None:
         data = self.fake.blobs.get((repository, digest))
@@ -275,6 +278,7 @@ class Handler(BaseHTTPRequestHandler):
             span = f"bytes {start}-{len(data) - 1}/{len(data)}"
             return self.reply(206, data[start:], Content_Range=span, **headers)
         self.reply(200, data, **headers)
+        return None
 
     def manifest(self, repository: str, target: str) -> None:
         fake = self.fake
@@ -286,6 +290,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.error(404, "MANIFEST_UNKNOWN", "manifest unknown")
         media_type, raw = fake.manifests[repository, target]
         self.reply(200, raw, Content_Type=media_type, Docker_Content_Digest=digest_of(raw))
+        return None
 
     def tags(self, repository: str) -> None:
         names = sorted(tag for name, tag in self.fake.manifests if name == repository and ":" not in tag)
@@ -322,6 +327,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.error(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
         fake.blobs[repository, query["digest"]] = bytes(held)
         self.reply(201, Docker_Content_Digest=query["digest"])
+        return None
 
 
 def status(code: int, error: str = "UNAVAILABLE", message: str = "", **headers: str) -> Action:

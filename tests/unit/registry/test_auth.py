@@ -6,11 +6,11 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from unit.registry.fake_registry import PASS, FakeRegistry, Handler, digest_of, status
-from unit.registry.support import Sink, client, descriptor, opener, ref
 
 from lamina.registry.failures import RegistryError
 from lamina.session import Credentials
+from unit.registry.fake_registry import PASS, FakeRegistry, Handler, digest_of, status
+from unit.registry.support import Sink, client, descriptor, opener, ref
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": OCI, "config": {}, "layers": []}).encode()

@@ -9,8 +9,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from unit.registry.fake_registry import PASS, FakeRegistry, Handler, cut_after, digest_of, hang_up, status
-from unit.registry.support import Sink, client, descriptor, opener, ref
 
 from lamina.cancel import Cancel
 from lamina.errors import CancelledError
@@ -18,6 +16,8 @@ from lamina.oci.digest import Digest
 from lamina.oci.reference import Reference
 from lamina.registry.failures import RegistryError
 from lamina.registry.options import Timeouts
+from unit.registry.fake_registry import PASS, FakeRegistry, Handler, cut_after, digest_of, hang_up, status
+from unit.registry.support import Sink, client, descriptor, opener, ref
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": OCI, "config": {}, "layers": []}).encode()
@@ -404,7 +404,12 @@ def test_blobs_in_parallel_share_the_places():
         fake.on("GET", "blobs", count)
         sinks = [Sink() for _ in blobs]
         with ThreadPoolExecutor(12) as pool:
-            list(pool.map(lambda pair: registry.blob(ref(fake.host), descriptor(pair[0]), pair[1]), zip(blobs, sinks)))
+            list(
+                pool.map(
+                    lambda pair: registry.blob(ref(fake.host), descriptor(pair[0]), pair[1]),
+                    zip(blobs, sinks, strict=True),
+                )
+            )
 
     assert [bytes(sink.data) for sink in sinks] == blobs
     assert most[0] <= 3

@@ -7,23 +7,23 @@ import json
 import re
 
 import pytest
-from unit.registry.fake_registry import PASS, FakeRegistry, Handler, digest_of, hang_up, status
-from unit.registry.support import client, descriptor, opener, ref
 
 from lamina.cancel import Cancel
 from lamina.errors import CancelledError, InputError, StorageError
 from lamina.oci.digest import Digest
 from lamina.registry.failures import RegistryError
 from lamina.session import Credentials
+from unit.registry.fake_registry import PASS, FakeRegistry, Handler, digest_of, hang_up, status
+from unit.registry.support import client, descriptor, opener, ref
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": OCI, "config": {}, "layers": []}).encode()
 BLOB = bytes(range(256)) * 8000
 
 
-def push(fake: FakeRegistry, mount_from=(), open=None, **options) -> None:
+def push(fake: FakeRegistry, mount_from=(), open_blob=None, **options) -> None:
     with client(fake.host, **options) as registry:
-        registry.push_blob(ref(fake.host), descriptor(BLOB), open or opener(BLOB), mount_from)
+        registry.push_blob(ref(fake.host), descriptor(BLOB), open_blob or opener(BLOB), mount_from)
 
 
 def stored(fake: FakeRegistry) -> bytes | None:
@@ -222,7 +222,7 @@ def test_wrong_echo_is_not_a_success():
 def test_short_file_is_our_own_fault():
     """A store whose blob is shorter than its descriptor is told as such, not as a network error."""
     with FakeRegistry() as fake, pytest.raises(StorageError, match="its descriptor says"):
-        push(fake, open=lambda: io.BytesIO(BLOB[:1000]))
+        push(fake, open_blob=lambda: io.BytesIO(BLOB[:1000]))
 
 
 def test_cancel_during_upload():
@@ -235,7 +235,7 @@ def test_cancel_during_upload():
 def test_bytes_after_the_promised_size_are_not_sent():
     """A file that grew sends what its descriptor says."""
     with FakeRegistry() as fake:
-        push(fake, open=opener(BLOB + b"more"))
+        push(fake, open_blob=opener(BLOB + b"more"))
 
         assert stored(fake) == BLOB
 
