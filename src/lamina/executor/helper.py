@@ -1,0 +1,340 @@
+"""The step helper: one small single-threaded process per build that mounts, starts the runtime and cleans up.
+
+Started by `Executor` as `python -I -S -c "... helper.main()"` with the control socket as descriptor 3. It makes a
+mount and a pid namespace of its own and forks: the child is pid 1 in there and does all the work, the parent only
+waits. When pid 1 ends, for whatever reason, the kernel kills everything in the pid namespace, and with the last
+process the mount namespace and all its mounts go. Pid 1 ends when the control socket closes, so a killed build
+leaves neither process nor mount.
+
+Control socket (SOCK_SEQPACKET): each message carries four descriptors: the step's socket, the two output pipes, and
+a memory file with the request (`wire.py`). The answer goes to the step's socket; when the other end of that socket
+closes or shuts down, the step is killed. Imports little, for it must start fast; never imports the engine.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+from lamina.executor import cgroups, kernel, wire
+from lamina.executor.assemble import Assembly
+from lamina.executor.stubs import SetupError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Json = dict[str, Any]
+
+CONTROL_FD = 3
+_FDS_PER_STEP = 4
+_MSG_CMSG_CLOEXEC = 0x40000000
+_NOT_FOUND = ("no such file or directory", "not found in $path")
+_NOT_EXECUTABLE = ("permission denied", "not permitted", "exec format error", "is a directory")
+_LOG_LIMIT = 64 << 10
+
+
+class _Step:
+    """One running step."""
+
+    def __init__(self, number: int, fds: list[int], home: str) -> None:
+        self.number = number
+        self.socket = socket.socket(fileno=fds[0])
+        self.outputs = fds[1:3]
+        self.home = home
+        self.assembly: Assembly | None = None
+        self.cgroup: cgroups.StepGroup | None = None
+        self.pid = 0
+        self.killed = False
+        self.started = 0.0
+        self.oom_kills = 0
+
+    def close_outputs(self) -> None:
+        for fd in self.outputs:
+            os.close(fd)
+        self.outputs = []
+
+
+class Helper:
+    """Pid 1 of the helper's namespaces: waits for requests, children and closing sockets.
+
+    Args:
+        control: the control socket.
+        home: directory of a private memory file system.
+        runtime: path of the OCI runtime.
+        name: "crun" or "runc".
+    """
+
+    def __init__(self, control: socket.socket, home: str, runtime: str, name: str, env: dict[str, str]) -> None:
+        self._control = control
+        self._home = home
+        self._runtime = runtime
+        self._name = name
+        self._env = env
+        self._steps: dict[int, _Step] = {}  # by the runtime's pid
+        self._count = 0
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._groups = cgroups.Groups()
+
+    def serve(self) -> None:
+        """Work until the control socket closes."""
+        wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(wake_read, select.POLLIN)
+        while True:
+            for step in self._steps.values():
+                if not step.killed:
+                    poll.register(step.socket, select.POLLIN)
+            ready = {fd for fd, _ in poll.poll()}
+            if wake_read in ready:
+                os.read(wake_read, 4096)
+            for step in list(self._steps.values()):
+                if step.socket.fileno() in ready and not step.killed:
+                    poll.unregister(step.socket)  # a closed socket is ready for ever
+                    self._kill(step)
+            self._reap(poll)
+            if self._control.fileno() in ready and not self._receive():
+                return
+
+    def _receive(self) -> bool:
+        """Take one request; False when the other side has gone."""
+        room = socket.CMSG_SPACE(_FDS_PER_STEP * 4)
+        data, ancillary, _, _ = self._control.recvmsg(64, room, _MSG_CMSG_CLOEXEC)
+        if not data:
+            return False
+        fds = array.array("i")
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        if len(fds) == _FDS_PER_STEP:
+            self._start(list(fds))
+        return True
+
+    def _start(self, fds: list[int]) -> None:
+        self._count += 1
+        home = f"{self._home}/{self._count}"
+        step = _Step(self._count, fds, home)
+        try:
+            header, blobs = wire.decode_request(_read_all(fds[3]))
+            os.mkdir(home, 0o700)
+            assembly = Assembly(home, header["rootfs"], header["mounts"], blobs, nodev=header["nodev"])
+            step.assembly = assembly
+            config = header["config"]
+            config["root"]["path"] = assembly.root
+            config["mounts"] += assembly.late
+            if header["nodev"]:
+                # crun binds the root once more and forgets the flag of the mount it binds.
+                config["mounts"].insert(
+                    0,
+                    {
+                        "destination": "/proc/..",
+                        "type": "bind",
+                        "source": assembly.root,
+                        "options": ["bind", "remount", "nodev"],
+                    },
+                )
+            _write(f"{home}/config.json", wire.dump_config(config))
+            step.cgroup = self._groups.join(header["cgroup_parent"], step.number)
+            self._spawn(step)
+        except (SetupError, OSError, ValueError, KeyError) as error:
+            self._finish(step, {"error": str(error) or type(error).__name__})
+        finally:
+            os.close(fds[3])
+            self._groups.leave()
+
+    def _spawn(self, step: _Step) -> None:
+        arguments = [self._runtime, *self._options(step), "run", "--bundle", step.home]
+        arguments += ["--pid-file", f"{step.home}/pid", f"lamina-{os.getpid()}-{step.number}"]
+        out, err = step.outputs
+        actions = [
+            (os.POSIX_SPAWN_DUP2, self._null, 0),
+            (os.POSIX_SPAWN_DUP2, out, 1),
+            (os.POSIX_SPAWN_DUP2, err, 2),
+        ]
+        step.oom_kills = _oom_kills()
+        step.started = time.monotonic()
+        step.pid = os.posix_spawn(self._runtime, arguments, self._env, file_actions=actions, setsid=True)
+        self._steps[step.pid] = step
+        step.close_outputs()
+        if step.assembly is not None:
+            step.assembly.close_sources()
+
+    def _options(self, step: _Step) -> list[str]:
+        options = ["--root", f"{self._home}/state", "--log", f"{step.home}/log", "--log-format", "json"]
+        if self._name == "crun":
+            return [*options, "--cgroup-manager=disabled"]
+        return [*options, "--rootless", "true"]
+
+    def _kill(self, step: _Step) -> None:
+        """Kill the step's first process (the kernel then kills the rest of its pid namespace), then the runtime."""
+        step.killed = True
+        for pid in _children(step.pid):
+            _kill(pid)
+        _kill(step.pid)
+
+    def _reap(self, poll: select.poll) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            step = self._steps.pop(pid, None)
+            if step is None:
+                continue
+            if not step.killed:
+                poll.unregister(step.socket)
+            self._sweep()
+            self._finish(step, self._result(step, status))
+
+    def _sweep(self) -> None:
+        """Kill what has become our child because its runtime died before it."""
+        for pid in _children(os.getpid()):
+            if pid not in self._steps:
+                _kill(pid)
+                try:
+                    os.waitpid(pid, 0)
+                except ChildProcessError:
+                    pass
+
+    def _result(self, step: _Step, status: int) -> Json:
+        duration = time.monotonic() - step.started
+        code = os.waitstatus_to_exitcode(status)
+        code = 128 - code if code < 0 else code
+        message = "" if code == 0 or step.killed else _runtime_message(step.home)
+        if message:
+            lowered = message.lower()
+            # The runtime's words for a program that is not there or cannot be executed, in a shell's numbers.
+            is_program = "exec" in lowered or "open executable" in lowered
+            if is_program and any(text in lowered for text in _NOT_FOUND):
+                code = 127
+            elif is_program and any(text in lowered for text in _NOT_EXECUTABLE):
+                code = 126
+            else:
+                return {"error": f"the OCI runtime {self._name} could not run the step: {message}"}
+        killed_by = code - 128 if 128 < code <= 192 else 0
+        oom = killed_by == signal.SIGKILL and not step.killed and _oom_kills() > step.oom_kills
+        return {"exit_code": code, "signal": killed_by, "oom": oom, "duration_s": duration, "message": message}
+
+    def _finish(self, step: _Step, answer: Json) -> None:
+        """Undo the step's mounts, then answer: whoever reads the answer may use the upper directory at once."""
+        step.close_outputs()
+        if step.assembly is not None:
+            step.assembly.release()
+        if step.cgroup is not None:
+            step.cgroup.remove()
+        try:
+            step.socket.send(json.dumps(answer).encode("ascii"), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            pass  # nobody waits any more
+        step.socket.close()
+
+
+def _read_all(fd: int) -> bytes:
+    size = os.fstat(fd).st_size
+    chunks = []
+    at = 0
+    while at < size and (chunk := os.pread(fd, size - at, at)):
+        chunks.append(chunk)
+        at += len(chunk)
+    return b"".join(chunks)
+
+
+def _write(path: str, data: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+
+
+def _children(pid: int) -> list[int]:
+    """Return the pids of a process's children, [] when it has gone."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                found += [int(word) for word in file.read().split()]
+    except (OSError, ValueError):
+        pass
+    return found
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _oom_kills() -> int:
+    """Return the machine's count of out-of-memory kills."""
+    try:
+        with open("/proc/vmstat") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
+    except OSError:
+        return 0
+
+
+def _runtime_message(home: str) -> str:
+    """Return the last error in the runtime's log, "" when it had none: then the exit code is the step's own."""
+    try:
+        with open(f"{home}/log", "rb") as file:
+            lines = file.read(_LOG_LIMIT).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and record.get("level") in ("error", "fatal"):
+            return str(record.get("msg", ""))
+    return ""
+
+
+def _enter(home: str) -> None:
+    """In pid 1: make the namespaces' own /proc, memory and view of the control groups."""
+    kernel.set_death_signal(signal.SIGKILL)
+    kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    kernel.mount("proc", "/proc", "proc", flags)
+    kernel.mount("lamina", home, "tmpfs", kernel.MS_NOSUID, "mode=700")
+    cgroups.hide_unified()
+    os.mkdir(f"{home}/state", 0o700)
+
+
+def main() -> None:
+    """Run the helper; arguments are its home directory, the runtime's path and the runtime's name."""
+    home, runtime, name = sys.argv[1:4]
+    os.closerange(CONTROL_FD + 1, 1 << 20)
+    os.set_inheritable(CONTROL_FD, False)
+    control = socket.socket(fileno=CONTROL_FD)
+    try:
+        os.setsid()  # Ctrl-C is for the build, which then tells us
+    except PermissionError:
+        pass
+    os.umask(0o022)
+    try:
+        kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWPID)
+        child = os.fork()
+        if child == 0:
+            _enter(home)
+    except OSError as error:
+        what = f"cannot make the step helper's namespaces: {error.strerror} ({error.filename})"
+        control.send(json.dumps({"error": what}).encode("ascii"))
+        os._exit(1)
+    if child:
+        control.close()
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
+    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    Helper(control, home, runtime, name, env).serve()
+    # No tidying: when we are gone, the kernel kills what still runs in here and drops the mounts.
+    os._exit(0)
