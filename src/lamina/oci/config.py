@@ -122,11 +122,11 @@ def _check_run(run: Any, where: str) -> None:
         if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
             raise InputError(f"{key} must be a list of text", where=where)
     for key in _OBJECTS:
-        if not isinstance(run.get(key) or {}, dict):
+        if not isinstance(run.get(key), dict | None):
             raise InputError(f"{key} must be an object", where=where)
     labels = run.get("Labels") or {}
     if not all(isinstance(value, str) for value in labels.values()):
         raise InputError("Labels must map text to text", where=where)
     for key in _TEXTS:
-        if not isinstance(run.get(key) or "", str):
+        if not isinstance(run.get(key), str | None):
             raise InputError(f"{key} must be text", where=where)

@@ -167,6 +167,8 @@ def _media_type(obj: dict[str, Any], served: str, where: str) -> str:
     """Decide what `obj` is; every statement about it must agree with every other."""
     stated = obj.get("mediaType", "")
     version = obj.get("schemaVersion")
+    if not isinstance(stated, str):
+        raise InputError("mediaType must be text", where=where)
     if version == 1 or served in DOCKER_SCHEMA1 or stated in DOCKER_SCHEMA1:
         raise InputError(
             "docker manifest schema 1 is obsolete and not supported",
@@ -180,13 +182,11 @@ def _media_type(obj: dict[str, Any], served: str, where: str) -> str:
     if served and served not in known and served not in ("application/json", "text/plain", "application/octet-stream"):
         raise InputError(f"not a manifest or an index but {served[:140]!r}", where=where)
     if stated and (stated not in known or (served in known and served != stated)):
-        raise InputError(
-            f"media type {str(stated)[:140]!r} in the text, {served or 'a manifest'!r} outside", where=where
-        )
+        raise InputError(f"media type {stated[:140]!r} in the text, {served or 'a manifest'!r} outside", where=where)
     has_manifests, has_layers = "manifests" in obj, "layers" in obj or "config" in obj
     if has_manifests == has_layers or "fsLayers" in obj:
         raise InputError("the text could be read both as manifest and as index, or as neither", where=where)
-    found: str = stated or (served if served in known else "") or (OCI_INDEX if has_manifests else OCI_MANIFEST)
+    found = stated or (served if served in known else "") or (OCI_INDEX if has_manifests else OCI_MANIFEST)
     if (found in INDEX_TYPES) != has_manifests:
         raise InputError(f"media type {found!r} does not fit the content", where=where)
     return found
