@@ -33,10 +33,11 @@ _NOT_YET = {
     "security_opt": "--security-opt",
 }
 _FLAGS_NOT_YET = ("check", "squash")
-_ULIMITS = frozenset(
-    ("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss")
-    + ("rtprio", "rttime", "sigpending", "stack")
-)
+_ULIMITS = {
+    *("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue"),
+    *("nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"),
+}
+_BOOLEANS = ("pull", "no-cache", "push", "load", "quiet", "rm", "force-rm", "provenance", "sbom", *_FLAGS_NOT_YET)
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -78,8 +79,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     _many(parser, "--label", "KEY=VALUE", "label in the image's config")
     _many(parser, "--annotation", "KEY=VALUE", "annotation on the image's manifest")
     _many(parser, "--platform", "OS/ARCH", "platform to build for (comma list or repeatable)")
-    add("--pull", action="store_true", help="ask the registry for base images even when they are in the store")
-    add("--no-cache", action="store_true", help="run every step again")
+    add(
+        "--pull",
+        type=_boolean,
+        default=False,
+        metavar="BOOL",
+        help="ask the registry for base images, always",
+    )
+    add("--no-cache", type=_boolean, default=False, metavar="BOOL", help="run every step again")
     _many(parser, "--no-cache-filter", "STAGE", "run the steps of these stages again")
     add("--network", default="", metavar="MODE", help="network of RUN steps: default, host or none")
     _many(parser, "--add-host", "HOST:IP", "line for /etc/hosts of RUN steps")
@@ -95,16 +102,37 @@ def add_arguments(parser: ArgumentParser) -> None:
     _add_not_yet(parser)
 
 
+def prepare(words: list[str]) -> list[str]:
+    """Return the command line with `--flag` written as `--flag=true`, since `--flag=false` is allowed too."""
+    found: list[str] = []
+    for index, word in enumerate(words):
+        if word == "--":
+            return found + words[index:]
+        if word == "-q":
+            word = "--quiet"
+        found.append(f"{word}=true" if word.startswith("--") and word[2:] in _BOOLEANS else word)
+    return found
+
+
+def _boolean(text: str) -> bool:
+    """Return the value of `--flag=text`, as Go's flags have it."""
+    if text.lower() in ("1", "t", "true"):
+        return True
+    if text.lower() in ("0", "f", "false"):
+        return False
+    raise ValueError(text)
+
+
 def _add_output(parser: ArgumentParser) -> None:
     """Declare where the result and the messages go."""
     add = parser.add_argument
     add("-o", "--output", action="append", default=[], metavar="SPEC", help="type=TYPE,dest=PATH,... (repeatable)")
-    add("--push", action="store_true", help="upload the result to its registry")
-    add("--load", action="store_true", help="load the result into docker")
+    add("--push", type=_boolean, default=False, metavar="BOOL", help="upload the result to its registry")
+    add("--load", type=_boolean, default=False, metavar="BOOL", help="load the result into docker")
     add("--iidfile", default="", metavar="FILE", help="write the image ID to a file")
     add("--metadata-file", default="", metavar="FILE", help="write digests and more as JSON to a file")
     add("--progress", default="", choices=PROGRESS, help="how to show progress (default auto)")
-    add("-q", "--quiet", action="store_true", help="print only the image ID")
+    add("-q", "--quiet", type=_boolean, default=False, metavar="BOOL", help="print only the image ID")
 
 
 def _add_not_yet(parser: ArgumentParser) -> None:
@@ -114,15 +142,15 @@ def _add_not_yet(parser: ArgumentParser) -> None:
     for name in _NOT_YET:
         option = "--" + name.replace("_", "-")
         if name in _FLAGS_NOT_YET:
-            parser.add_argument(option, action="store_true", help=argparse.SUPPRESS)
+            parser.add_argument(option, type=_boolean, default=False, help=argparse.SUPPRESS)
         else:
             parser.add_argument(option, action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--call", default="build", help=argparse.SUPPRESS)
     for option in ("--provenance", "--sbom"):
-        parser.add_argument(option, nargs="?", const="true", default="false", help=argparse.SUPPRESS)
+        parser.add_argument(option, default="false", help=argparse.SUPPRESS)
     parser.add_argument("--attest", action="append", default=[], help=argparse.SUPPRESS)
     for option in ("--rm", "--force-rm"):
-        parser.add_argument(option, nargs="?", const="true", default="true", help=argparse.SUPPRESS)
+        parser.add_argument(option, type=_boolean, default=True, help=argparse.SUPPRESS)
 
 
 def _many(parser: ArgumentParser, option: str, metavar: str, text: str) -> None:
@@ -142,7 +170,7 @@ def _refuse_not_yet(args: Namespace) -> None:
     for text in args.attest:
         if parse_pairs(text, "--attest").get("disabled", "").lower() not in ("true", "1"):
             raise NotYetError("--attest (attestations)")
-    if args.rm.lower() in ("false", "0"):
+    if not args.rm:
         raise NotYetError("--rm=false (keeping the containers of steps)")
 
 
@@ -399,4 +427,4 @@ def parser_of(prog: str = "lamina build") -> Callable[[list[str]], Namespace]:
 
     parser = argparse.ArgumentParser(prog=prog, allow_abbrev=False)
     add_arguments(parser)
-    return parser.parse_args
+    return lambda words: parser.parse_args(prepare(words))

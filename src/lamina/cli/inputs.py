@@ -158,10 +158,10 @@ def _read_optional(path: str) -> bytes | None:
         return None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=path) from error
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError("is a directory, not a file", where=path)
     with open(descriptor, "rb", buffering=0) as file:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise InputError("is a directory, not a file", where=path)
         return _read_stream(file, where=path)
 
 

@@ -122,6 +122,8 @@ def _run_verb(verb: str, rest: list[str]) -> int:
         allow_abbrev=False,
     )
     module.add_arguments(parser)
+    if hasattr(module, "prepare"):
+        rest = module.prepare(rest)
     return int(module.run(parser.parse_args(rest)))
 
 

@@ -34,7 +34,7 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def clean_name(text: str) -> str:
-    """Return `text` on one line, with everything a terminal would obey made visible (ESC as `x1b` after a backslash)."""
+    """Return `text` on one line, with everything a terminal would obey made visible (as hexadecimal escapes)."""
     return _UNSAFE_NAME.sub(_visible, text)
 
 

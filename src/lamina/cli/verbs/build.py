@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from lamina.cli.build_args import Request, add_arguments
+from lamina.cli.build_args import Request, add_arguments, prepare
 from lamina.cli.environment import state_root
 from lamina.cli.inputs import Inputs, find_inputs
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lamina.cli.progress.display import Display
     from lamina.engine.options import BuildResult, Environment
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "prepare", "run"]
 
 
 def run(args: Namespace) -> int:
