@@ -259,6 +259,11 @@ class Transport:
             if self._forget is not None:
                 self._forget()
         for manager in managers:
+            # `clear` alone leaves the sockets to the garbage collector.
+            for key in list(manager.pools.keys()):
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
             manager.clear()
 
 

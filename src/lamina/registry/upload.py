@@ -56,7 +56,10 @@ class BlobBody:
                     where=str(self._descriptor.digest),
                     hint="the store is damaged: run lamina store check",
                 )
-        except (Error, OSError) as error:
+        except OSError as error:
+            cause = StorageError(f"cannot read the blob: {error.strerror}", where=str(self._descriptor.digest))
+            raise BodyError(cause) from error
+        except Error as error:
             raise BodyError(error) from error
         self._offset += len(data)
         if self._progress is not None and data:

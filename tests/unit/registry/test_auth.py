@@ -213,9 +213,9 @@ def test_challenge_of_redirected_host_is_not_answered():
     """A 401 from elsewhere gets nothing (TestBearerTokenNotLeakedOnCrossHostChallenge)."""
     with FakeRegistry() as fake, FakeRegistry(auth="basic") as storage:
         fake.on("GET", "blobs", lambda h: h.reply(307, Location=f"http://{storage.host}{h.path}"))
-        with client(fake.host, credentials=lambda _host: Credentials("ann", CANARY)) as registry:
-            with pytest.raises(RegistryError):
-                registry.blob(ref(fake.host), descriptor(BLOB), Sink())
+        lookup = lambda _host: Credentials("ann", CANARY)  # noqa: E731
+        with client(fake.host, credentials=lookup) as registry, pytest.raises(RegistryError):
+            registry.blob(ref(fake.host), descriptor(BLOB), Sink())
 
         assert [s.authorization for s in storage.requests] == [""]
 
