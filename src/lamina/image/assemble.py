@@ -86,7 +86,7 @@ def assemble(
     layers: Sequence[LayerBlob],
     config: Mapping[str, Any],
     *,
-    docker: bool = False,
+    media_types: str = "oci",
     annotations: Mapping[str, str] | None = None,
     keep_history: bool = True,
 ) -> Image:
@@ -95,13 +95,14 @@ def assemble(
     Args:
         layers: bottom first.
         config: an image config object; its `rootfs` is replaced by the layers', its history made to fit them.
-        docker: use docker's media types instead of OCI's.
+        media_types: whose, "oci" or "docker".
         annotations: for the manifest; docker's manifests have none.
         keep_history: False drops the history.
 
     Raises:
         InputError: the config has a field of the wrong type, or a layer is not a layer.
     """
+    docker = _is_docker(media_types)
     fields = dict(config)
     fields["rootfs"] = {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]}
     fields["history"] = fit_history(fields.get("history") or [], len(layers)) if keep_history else []
@@ -141,7 +142,7 @@ def fit_history(history: Iterable[Mapping[str, Any]], layers: int) -> list[dict[
 
 
 def make_index(
-    images: Sequence[Image], *, docker: bool = False, annotations: Mapping[str, str] | None = None
+    images: Sequence[Image], *, media_types: str = "oci", annotations: Mapping[str, str] | None = None
 ) -> ImageIndex:
     """Make an index of images for several platforms, in the order given.
 
@@ -153,7 +154,7 @@ def make_index(
     if double is not None:
         raise InputError(f"two images for the platform {double}")
     descriptors = [replace(image.descriptor, platform=image.platform) for image in images]
-    media_type = DOCKER_LIST if docker else OCI_INDEX
+    media_type = DOCKER_LIST if _is_docker(media_types) else OCI_INDEX
     raw = dump_index(descriptors, media_type=media_type, annotations=annotations)
     return ImageIndex(Descriptor(media_type, sha256_digest(raw), len(raw)), raw)
 
@@ -169,6 +170,13 @@ def write_index(store: BlobSink, index: ImageIndex) -> Descriptor:
     """Put the index into the store and return its descriptor."""
     store.add(index.raw)
     return index.descriptor
+
+
+def _is_docker(media_types: str) -> bool:
+    """Tell whose media types are asked for."""
+    if media_types not in ("oci", "docker"):
+        raise InputError(f"media types are 'oci' or 'docker', not {media_types[:80]!r}")
+    return media_types == "docker"
 
 
 def _typed(layer: LayerBlob, docker: bool) -> LayerBlob:

@@ -71,7 +71,7 @@ def test_rootfs_of_the_given_config_is_replaced(store: Store) -> None:
 
 
 def test_dockers_media_types(store: Store) -> None:
-    made = assemble([layer(store, b"one"), layer(store, b"2", "uncompressed")], CONFIG, docker=True)
+    made = assemble([layer(store, b"one"), layer(store, b"2", "uncompressed")], CONFIG, media_types="docker")
 
     assert made.manifest.media_type == DOCKER_MANIFEST
     assert made.manifest.config.media_type == DOCKER_CONFIG
