@@ -216,6 +216,7 @@ def cutting_proxy(port: int, after: int) -> Iterator[str]:
                     end.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass
+                end.close()
 
         def serve() -> None:
             while True:
@@ -245,7 +246,7 @@ def cutting_proxy(port: int, after: int) -> Iterator[str]:
 
 
 def test_cut_upload_is_resumed_with_a_real_registry(tmp_path):
-    """The connection breaks off in the middle of a blob; the registry gets the rest and has it in the end."""
+    """The connection breaks off in the middle of a blob; the registry has it in the end."""
     data = random.Random(3).randbytes(20 << 20)
     told: list[str] = []
     with docker_registry(tmp_path) as host, cutting_proxy(int(host.rpartition(":")[2]), 8 << 20) as through:

@@ -20,8 +20,8 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 from lamina.registry.options import RegistryOptions
 
-BLOCK = 256 << 10
-"""Bytes handed to the kernel at once when sending."""
+BLOCK = 64 << 10
+"""Bytes handed to the kernel at once when sending; each such piece must be gone within the idle time."""
 
 
 class LiveSockets:
@@ -71,7 +71,18 @@ class _Guarded:
     """
 
     live: LiveSockets
+    idle_s: float
     _guard: socket.socket | None = None
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        self.sock.settimeout(self.idle_s)  # type: ignore[attr-defined]
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        # The library would send under the connect time limit, which is too short for a slow line.
+        if self.sock is not None:  # type: ignore[attr-defined]
+            vars(self)["timeout"] = self.idle_s
+        super().request(*arguments, **options)  # type: ignore[misc]
 
     def _new_conn(self) -> socket.socket:
         host, port, timeout = self._dns_host, self.port, self.timeout  # type: ignore[attr-defined]
@@ -156,7 +167,7 @@ def make_manager(
         tls: context for https, None when only plain http is spoken.
         proxy: URL of the proxy, "" for none; its user and password are sent to it alone.
     """
-    plain, secure = _pool_classes(live)
+    plain, secure = _pool_classes(live, options.timeouts.idle_s)
     common: dict[str, Any] = {"maxsize": options.connections_per_host + 4, "blocksize": BLOCK}
     if tls is not None:
         common["ssl_context"] = tls
@@ -181,14 +192,16 @@ def _unquote(text: str) -> str:
     return unquote(text)
 
 
-def _pool_classes(sockets: LiveSockets) -> tuple[type[HTTPConnectionPool], type[HTTPSConnectionPool]]:
+def _pool_classes(sockets: LiveSockets, idle: float) -> tuple[type[HTTPConnectionPool], type[HTTPSConnectionPool]]:
     """Return pools whose connections belong to `sockets`."""
 
     class Plain(_Guarded, HTTPConnection):
         live = sockets
+        idle_s = idle
 
     class Secure(_Guarded, HTTPSConnection):
         live = sockets
+        idle_s = idle
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain

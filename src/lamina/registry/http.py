@@ -294,7 +294,7 @@ def fault_of(error: Exception) -> TransportError:
         )
     if isinstance(error, http.ConnectTimeoutError):
         return TransportError("timeout", "no connection within the time limit", retryable=False)
-    if isinstance(error, (http.ReadTimeoutError, TimeoutError)):
+    if isinstance(error, http.ReadTimeoutError) or isinstance(_root(error), TimeoutError):
         return TransportError("timeout", "the server stopped answering", retryable=True)
     if isinstance(error, http.SSLError) or type(error).__module__ == "ssl":
         return TransportError("tls", f"TLS failed: {_cause_text(error)}", retryable=False)
@@ -307,15 +307,20 @@ def fault_of(error: Exception) -> TransportError:
     raise error
 
 
-def _cause_text(error: BaseException) -> str:
-    """Return one line on the innermost reason that an exception names."""
-    seen = 0
-    while seen < 5:
+def _root(error: BaseException) -> BaseException:
+    """Return the innermost reason that an exception names."""
+    for _ in range(5):
         inner = getattr(error, "original_error", None) or error.__cause__ or error.__context__
         if inner is None:
             inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
         if inner is None:
             break
-        error, seen = inner, seen + 1
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return printable(str(getattr(error, "verify_message", "") or text), 200)
+        error = inner
+    return error
+
+
+def _cause_text(error: BaseException) -> str:
+    """Return one line on the innermost reason that an exception names."""
+    root = _root(error)
+    text = getattr(root, "verify_message", "") or getattr(root, "strerror", None) or str(root) or type(root).__name__
+    return printable(str(text), 200)

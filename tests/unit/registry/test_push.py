@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 
 import pytest
 
@@ -12,6 +13,7 @@ from lamina.cancel import Cancel
 from lamina.errors import CancelledError, InputError, StorageError
 from lamina.oci.digest import Digest
 from lamina.registry.failures import RegistryError
+from lamina.registry.options import Timeouts
 from lamina.session import Credentials
 from unit.registry.fake_registry import PASS, FakeRegistry, Handler, digest_of, hang_up, status
 from unit.registry.support import client, descriptor, opener, ref
@@ -199,6 +201,22 @@ def test_upload_to_another_host_carries_no_credentials():
 
         (put,) = storage.requests
         assert put.authorization == "" and "sig=a%2Fb&digest=sha256%3A" in put.path
+
+
+def test_registry_that_stops_reading_is_left():
+    """An upload that nobody takes ends by the idle time, not by the (other) time to connect."""
+    blocked = threading.Event()
+    with FakeRegistry() as fake:
+        fake.on("PUT", "uploads", lambda _handler: blocked.wait(20))
+        try:
+            with client(fake.host, timeouts=Timeouts(connect_s=600, idle_s=0.05)) as registry:
+                data = bytes(32 << 20)
+                with pytest.raises(RegistryError) as caught:
+                    registry.push_blob(ref(fake.host), descriptor(data), opener(data))
+        finally:
+            blocked.set()
+
+    assert caught.value.kind == "timeout", str(caught.value)
 
 
 def test_unconfirmed_blob_is_not_a_success():
