@@ -47,6 +47,7 @@ class _Mount:
         self.is_dir = is_dir
         self.target: str = values["target"]
         self.found = stubs.Found((), 0, True)
+        self.is_inside = False  # lies in another mount
         self.inside: list[_Mount] = []  # mounts whose targets lie in this one
 
     @property
@@ -198,12 +199,26 @@ class Assembly:
         try:
             target = rooted.open_in_root(root_fd, path)
         except FileNotFoundError:
-            target = _make_inside(root_fd, path, mount.is_dir, device)
+            target = self._make_place(mount, root_fd, device)
         self._fds.append(target)
         if stat.S_ISDIR(os.fstat(target).st_mode) != mount.is_dir:
             raise SetupError(f"mount target {mount.target}: a directory goes on a directory, a file on a file")
         # What is mounted on the root goes with it when the root is unmounted.
         self._mount_at(mount, target, lambda: rooted.open_in_root(root_fd, path))
+
+    def _make_place(self, mount: _Mount, root_fd: int, device: int) -> int:
+        """Make a mount point inside another mount (a cache, a tmpfs); never in the root file system itself."""
+        path = mount.found.path
+        if not mount.is_inside:
+            raise SetupError(
+                f"mount target {mount.target}: hidden by what is in the upper; a step starts with an empty one"
+            )
+        if _nearest_device(root_fd, path) != device:
+            try:
+                return _make_dir_or_file(root_fd, path, mount.is_dir)
+            except FileExistsError:
+                pass  # a dangling link
+        raise SetupError(f"mount target {mount.target}: a link inside another mount is in the way")
 
     def _place_late(self, mount: _Mount, number: int) -> None:
         place = f"{self._home}/late{number}"
@@ -297,6 +312,7 @@ def _nest(placed: list[_Mount]) -> list[_Mount]:
         ]
         if owners:
             owners[-1].inside.append(mount)
+            mount.is_inside = True
         else:
             outer.append(mount)
     return outer
@@ -312,25 +328,28 @@ def _wants_inside(mount: _Mount, look: str, subpath: str) -> list[Want]:
     return wants
 
 
-def _make_inside(root_fd: int, path: str, is_dir: bool, device: int) -> int:
-    """Make a mount point inside another mount (a cache, a tmpfs); never in the root file system itself."""
-    parts = path.strip("/").split("/")
-    for number in range(len(parts), -1, -1):
-        try:
-            nearest = rooted.open_in_root(root_fd, "/".join(parts[:number]))
-        except FileNotFoundError:
-            continue
-        in_root = os.fstat(nearest).st_dev == device
-        os.close(nearest)
-        if in_root:
-            raise SetupError(f"mount target {path}: a link inside another mount leads it back to the root file system")
-        break
+def _make_dir_or_file(root_fd: int, path: str, is_dir: bool) -> int:
     if is_dir:
         return rooted.make_dirs(root_fd, path)
-    parent = rooted.make_dirs(root_fd, "/".join(parts[:-1]))
+    parent_path, _, name = path.rpartition("/")
+    parent = rooted.make_dirs(root_fd, parent_path)
     try:
-        made = os.open(parts[-1], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=parent)
-        os.close(made)
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=parent))
     finally:
         os.close(parent)
     return rooted.open_in_root(root_fd, path)
+
+
+def _nearest_device(root_fd: int, path: str) -> int:
+    """Return the device of the deepest part of `path` that is there."""
+    parts = path.strip("/").split("/")
+    while True:
+        try:
+            fd = rooted.open_in_root(root_fd, "/".join(parts))
+        except FileNotFoundError:
+            parts.pop()
+            continue
+        try:
+            return os.fstat(fd).st_dev
+        finally:
+            os.close(fd)

@@ -37,6 +37,20 @@ def hide_unified() -> None:
         kernel.mount("none", f"{ROOT}/unified", "tmpfs", kernel.MS_RDONLY, "size=0")
 
 
+def make_read_only() -> None:
+    """Take the right to make groups away, in our mount namespace: runc cannot be told to leave them alone.
+
+    It then goes on without, which keeps its steps in the build's group, and a killed build leaves no empty groups.
+    """
+    flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY
+    keep = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC | kernel.MS_RELATIME
+    for place in {*_hierarchies().values(), *([ROOT] if layout() == "v2" else [])}:
+        try:
+            kernel.mount("none", place, flags=flags | keep)
+        except OSError:
+            pass  # then runc tries, and says itself what it may not
+
+
 class StepGroup:
     """The groups made for one step, one per hierarchy."""
 
@@ -55,7 +69,8 @@ class StepGroup:
 class Groups:
     """Enters and leaves control groups on behalf of the helper."""
 
-    def __init__(self) -> None:
+    def __init__(self, token: str) -> None:
+        self._token = token
         self._home: list[str] = []  # directories to go back to
 
     def join(self, parent: str, number: int) -> StepGroup | None:
@@ -75,7 +90,7 @@ class Groups:
         made: list[str] = []
         try:
             for base, home in homes.items():
-                path = os.path.join(base, *parts, f"lamina-{os.getpid()}-{number}")
+                path = os.path.join(base, *parts, f"lamina-{self._token}-{number}")
                 os.makedirs(path, exist_ok=True)
                 made.append(path)
                 _prepare_cpuset(base, path)

@@ -119,8 +119,13 @@ class Executor:
                     os.close(pipe[1])
             with cancel.closing(lambda: _hang_up(mine)):
                 answer = self._follow(mine, {pipes[0][0]: 1, pipes[1][0]: 2}, on_output, cancel)
+        except BaseException:
+            # The step must not run on, or hold its upper, when its caller has gone (on_output raised, say).
+            _hang_up(mine)
+            _wait_readable(mine)
+            raise
         finally:
-            mine.close()  # if the step still runs (on_output raised), this kills it
+            mine.close()
             for pipe in pipes:
                 os.close(pipe[0])
         cancel.check()
@@ -264,3 +269,10 @@ def _hang_up(mine: socket.socket) -> None:
         mine.shutdown(socket.SHUT_WR)
     except OSError:
         pass  # it has ended by itself
+
+
+def _wait_readable(mine: socket.socket) -> None:
+    """Wait, within bounds, until the helper has answered or closed the step's socket."""
+    poll = select.poll()
+    poll.register(mine, select.POLLIN)
+    poll.poll(int(_GRACE_S * 1000))

@@ -22,7 +22,7 @@ import socket
 import sys
 import time
 
-from lamina.executor import cgroups, kernel, wire
+from lamina.executor import cgroups, kernel, seccomp, seccomp_bpf, wire
 from lamina.executor.assemble import Assembly
 from lamina.executor.stubs import SetupError
 
@@ -38,6 +38,7 @@ _MSG_CMSG_CLOEXEC = 0x40000000
 _NOT_FOUND = ("no such file or directory", "not found in $path")
 _NOT_EXECUTABLE = ("permission denied", "not permitted", "exec format error", "is a directory")
 _LOG_LIMIT = 64 << 10
+_KILL_AGAIN_MS = 500
 
 
 class _Step:
@@ -79,11 +80,14 @@ class Helper:
         self._env = env
         self._steps: dict[int, _Step] = {}  # by the runtime's pid
         self._count = 0
+        self._token = os.urandom(6).hex()  # in here our pid is 1, like that of every other helper
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self._groups = cgroups.Groups()
+        self._groups = cgroups.Groups(self._token)
+        self._compiler = seccomp_bpf.Compiler()
 
     def serve(self) -> None:
         """Work until the control socket closes."""
+        self._warm_up()
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -94,7 +98,10 @@ class Helper:
             for step in self._steps.values():
                 if not step.killed:
                     poll.register(step.socket, select.POLLIN)
-            ready = {fd for fd, _ in poll.poll()}
+            killed = [step for step in self._steps.values() if step.killed]
+            ready = {fd for fd, _ in poll.poll(_KILL_AGAIN_MS if killed else None)}
+            for step in killed if not ready else ():
+                self._kill(step)
             if wake_read in ready:
                 os.read(wake_read, 4096)
             for step in list(self._steps.values()):
@@ -104,6 +111,12 @@ class Helper:
             self._reap(poll)
             if self._control.fileno() in ready and not self._receive():
                 return
+
+    def _warm_up(self) -> None:
+        """Compile the usual filter before the first step needs it."""
+        profile = seccomp.profile(os.uname().machine)
+        if profile is not None and self._name == "crun":
+            self._compiler.annotation(profile)
 
     def _receive(self) -> bool:
         """Take one request; False when the other side has gone."""
@@ -128,21 +141,10 @@ class Helper:
             os.mkdir(home, 0o700)
             assembly = Assembly(home, header["rootfs"], header["mounts"], blobs, nodev=header["nodev"])
             step.assembly = assembly
-            config = header["config"]
-            config["root"]["path"] = assembly.root
-            config["mounts"] += assembly.late
-            if header["nodev"]:
-                # crun binds the root once more and forgets the flag of the mount it binds.
-                config["mounts"].insert(
-                    0,
-                    {
-                        "destination": "/proc/..",
-                        "type": "bind",
-                        "source": assembly.root,
-                        "options": ["bind", "remount", "nodev"],
-                    },
-                )
+            config = self._complete(header["config"], assembly, nodev=header["nodev"])
             _write(f"{home}/config.json", wire.dump_config(config))
+            if header["cgroup_parent"] and self._name != "crun":
+                raise SetupError("--cgroup-parent needs the OCI runtime crun (apt-get install crun)")
             step.cgroup = self._groups.join(header["cgroup_parent"], step.number)
             self._spawn(step)
         except (SetupError, OSError, ValueError, KeyError) as error:
@@ -151,9 +153,28 @@ class Helper:
             os.close(fds[3])
             self._groups.leave()
 
+    def _complete(self, config: Json, assembly: Assembly, *, nodev: bool) -> Json:
+        """Fill in what only we know: the root, mounts under the runtime's own, and crun's particulars."""
+        config["root"]["path"] = assembly.root
+        config["mounts"] += assembly.late
+        if self._name != "crun":
+            return config
+        if nodev:
+            # crun binds the root once more and drops the flags of the mount it binds. It refuses to remount "/" by
+            # that name; at the time of the first mount, nothing lies on /proc yet.
+            options = ["bind", "remount", "nodev"]
+            remount = {"destination": "/proc/..", "type": "bind", "source": assembly.root, "options": options}
+            config["mounts"].insert(0, remount)
+        profile = config["linux"].get("seccomp")
+        compiled = None if profile is None else self._compiler.annotation(profile)
+        if compiled is not None:
+            del config["linux"]["seccomp"]
+            config["annotations"] = {seccomp_bpf.ANNOTATION: compiled}
+        return config
+
     def _spawn(self, step: _Step) -> None:
         arguments = [self._runtime, *self._options(step), "run", "--bundle", step.home]
-        arguments += ["--pid-file", f"{step.home}/pid", f"lamina-{os.getpid()}-{step.number}"]
+        arguments += ["--pid-file", f"{step.home}/pid", f"lamina-{self._token}-{step.number}"]
         out, err = step.outputs
         actions = [
             (os.POSIX_SPAWN_DUP2, self._null, 0),
@@ -175,11 +196,16 @@ class Helper:
         return [*options, "--rootless", "true"]
 
     def _kill(self, step: _Step) -> None:
-        """Kill the step's first process (the kernel then kills the rest of its pid namespace), then the runtime."""
-        step.killed = True
-        for pid in _children(step.pid):
+        """Kill the step's first process; the kernel kills the rest of its pid namespace and the runtime then ends.
+
+        Called again after a while for a step that is still there: then the runtime itself is killed too.
+        """
+        children = _children(step.pid)
+        for pid in children:
             _kill(pid)
-        _kill(step.pid)
+        if step.killed or not children:
+            _kill(step.pid)
+        step.killed = True
 
     def _reap(self, poll: select.poll) -> None:
         while True:
@@ -300,7 +326,7 @@ def _runtime_message(home: str) -> str:
     return ""
 
 
-def _enter(home: str) -> None:
+def _enter(home: str, runtime_name: str) -> None:
     """In pid 1: make the namespaces' own /proc, memory and view of the control groups."""
     kernel.set_death_signal(signal.SIGKILL)
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
@@ -308,6 +334,8 @@ def _enter(home: str) -> None:
     kernel.mount("proc", "/proc", "proc", flags)
     kernel.mount("lamina", home, "tmpfs", kernel.MS_NOSUID, "mode=700")
     cgroups.hide_unified()
+    if runtime_name != "crun":
+        cgroups.make_read_only()
     os.mkdir(f"{home}/state", 0o700)
 
 
@@ -326,7 +354,7 @@ def main() -> None:
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWPID)
         child = os.fork()
         if child == 0:
-            _enter(home)
+            _enter(home, name)
     except OSError as error:
         what = f"cannot make the step helper's namespaces: {error.strerror} ({error.filename})"
         control.send(json.dumps({"error": what}).encode("ascii"))

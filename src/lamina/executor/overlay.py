@@ -42,6 +42,8 @@ def mount_overlay(
         OSError: as mount(2).
     """
     parts = [*lowers, *(part for part in (upper, work) if part is not None)]
+    for part in parts:
+        os.stat(part)  # says which one is missing; the mount itself would not
     common = os.path.commonpath(parts)
     if common in parts:
         common = os.path.dirname(common)
