@@ -111,7 +111,13 @@ class Registry:
 
         def fetch(endpoint: Endpoint) -> None:
             with self._exchange.seat(endpoint):
-                Download(self._exchange, endpoint, ref, descriptor, ingest, self._progress).run()
+                try:
+                    Download(self._exchange, endpoint, ref, descriptor, ingest, self._progress).run()
+                except RegistryError:
+                    # What a failing mirror sent was never checked, so the next place does not build on it.
+                    if endpoint.mirror and ingest.offset:
+                        ingest.restart()
+                    raise
 
         self._from_any(ref, fetch)
 

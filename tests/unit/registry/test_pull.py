@@ -487,6 +487,19 @@ def test_lying_mirror_is_passed_over():
     assert bytes(sink.data) == BLOB
 
 
+def test_cut_mirror_leaves_nothing_behind():
+    """Unchecked bytes of a mirror that failed in the middle are not built upon."""
+    with FakeRegistry() as origin, FakeRegistry() as mirror:
+        digest = origin.put_blob(BLOB)
+        mirror.blobs["app", digest] = b"x" * len(BLOB)
+        mirror.on("GET", "blobs", cut_after(1000))
+        sink = Sink()
+        with client(origin.host, mirror.host, mirrors={origin.host: (mirror.host,)}) as registry:
+            registry.blob(ref(origin.host), descriptor(BLOB), sink)
+
+    assert bytes(sink.data) == BLOB
+
+
 def test_unresolvable_error_names_host_and_hint():
     """Nobody there: fails at once and says what to look at."""
     with FakeRegistry() as fake:
