@@ -200,6 +200,8 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "load": args.load,
         "jobs": args.jobs,
         "build_contexts": _build_contexts(args.build_context),
+        "cache_from": [],
+        "cache_to": [],
         "ca": args.ca,
         "source_date_epoch": parse_epoch(environ.get("SOURCE_DATE_EPOCH", "")),
     }

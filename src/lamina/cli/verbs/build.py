@@ -50,10 +50,8 @@ def _answer_from_memo(options: dict[str, Any], request: Request) -> bool:
     """Answer a fully cached build without importing anything heavy; tell whether that was possible."""
     if request.progress == "rawjson":
         return False
-    try:
-        from lamina.engine import fast
-    except ImportError:
-        return False
+    from lamina.engine import fast
+
     hit = fast.try_cached(options, state_root(), secrets=request.secrets)
     if hit is None:
         return False
@@ -113,7 +111,7 @@ def _solve(
         credentials=stored_credentials(environment.docker_config or Path(), environment.search_path),
     )
     with cancelling() as cancel:
-        return build(BuildOptions(**options), session, environment.root, display.sink, cancel, environment)
+        return build(BuildOptions(**options), session, environment, display.sink, cancel)
 
 
 def _deliver(request: Request, config_digest: str, digest: str, metadata: dict[str, Any]) -> None:

@@ -15,22 +15,34 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Print one row per kind of thing, and the sum."""
+    """Print one row per thing, biggest first, why it is kept, and the sum."""
+    from time import time
+
     from lamina.cli.environment import load_environment
-    from lamina.cli.output import print_json
-    from lamina.cli.terminal import size_text, table
+    from lamina.cli.output import print_json, short_digest
+    from lamina.cli.terminal import age_text, size_text, table
+    from lamina.cli.userns import enter_user_namespace
     from lamina.engine.disk import du
 
-    usage = du(load_environment().root)
+    enter_user_namespace()
+    usage = du(load_environment())
     if args.format == "json":
-        print_json([row.to_json() for row in usage])
+        from dataclasses import asdict
+
+        print_json([asdict(row) for row in usage])
         return 0
-    cells = [(row.kind, str(row.count), size_text(row.size_bytes), size_text(row.reclaimable_bytes)) for row in usage]
-    total = (
-        "total",
-        "",
-        size_text(sum(r.size_bytes for r in usage)),
-        size_text(sum(r.reclaimable_bytes for r in usage)),
-    )
-    print(table(("KIND", "COUNT", "SIZE", "RECLAIMABLE"), [*cells, total]))
+    now = time()
+    cells = [
+        (
+            row.kind,
+            short_digest(row.name),
+            size_text(row.size_bytes),
+            age_text(now - row.used),
+            row.reason + (" (in use)" if row.in_use else ""),
+            " ".join(row.description.split())[:60],
+        )
+        for row in usage
+    ]
+    total = ("total", "", size_text(sum(row.size_bytes for row in usage)), "", "", "")
+    print(table(("KIND", "ID", "SIZE", "USED", "WHY", "WHAT"), [*cells, total]))
     return 0

@@ -21,13 +21,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("-p", "--publish", action="append", default=[], metavar="[HOST:]PORT", help="a port (host network only)")
     add("-u", "--user", default="", metavar="USER[:GROUP]", help="user instead of the image's")
     add("-w", "--workdir", default="", metavar="DIR", help="working directory instead of the image's")
-    add("--entrypoint", default=None, metavar="PROGRAM", help="entrypoint instead of the image's")
+    add("--entrypoint", default=None, metavar="PROGRAM", help="entrypoint instead of the image's ('' for none)")
     add("--network", choices=["host", "none"], default="host", help="network (default host)")
     add("--hostname", default="", metavar="NAME", help="host name")
-    add("-i", "--interactive", action="store_true", help="keep standard input open")
-    add("-t", "--tty", action="store_true", help="give the command a terminal")
-    add("-d", "--detach", action="store_true", help=argparse.SUPPRESS)
-    add("--name", default="", help=argparse.SUPPRESS)
+    for names in (("-i", "--interactive"), ("-t", "--tty"), ("-d", "--detach")):
+        add(*names, action="store_true", help=argparse.SUPPRESS)
     add("image", metavar="IMAGE", help="a name or an image ID")
     add("command", nargs=argparse.REMAINDER, metavar="CMD", help="command instead of the image's")
 
@@ -39,30 +37,42 @@ def run(args: Namespace) -> int:
     from lamina.cli.userns import enter_user_namespace
     from lamina.errors import NotYetError
 
-    if args.detach:
-        raise NotYetError("run --detach", hint="end the command line with & instead")
+    for name in ("interactive", "tty", "detach"):
+        if getattr(args, name):
+            hint = "end the command line with & instead" if name == "detach" else ""
+            raise NotYetError(f"run --{name}", hint=hint)
     env = parse_env(args.env, os.environ)
     volumes = [parse_volume(text) for text in args.volume]
     for text in args.publish:
         check_publish(text, args.network)
     enter_user_namespace()
+    from pathlib import Path
+
+    from lamina.cli.session import stored_credentials
     from lamina.engine.run import RunOptions, run_image
 
+    entrypoint = None if args.entrypoint is None else [args.entrypoint] if args.entrypoint else []
     options = RunOptions(
-        image=args.image,
         command=list(args.command),
-        env=env,
+        environment=[f"{name}={value}" for name, value in env.items()],
         volumes=volumes,
         user=args.user,
         workdir=args.workdir,
-        entrypoint=args.entrypoint,
+        entrypoint=entrypoint,
         network=args.network,
         hostname=args.hostname,
-        interactive=args.interactive,
-        tty=args.tty,
     )
+    environment = load_environment()
+    credentials = stored_credentials(environment.docker_config or Path(), environment.search_path)
     with cancelling() as cancel:
-        return run_image(options, load_environment(), cancel)
+        return run_image(args.image, options, environment, cancel, _copy_output, credentials)
+
+
+def _copy_output(stream: int, data: bytes) -> None:
+    """Pass on what the command writes, byte for byte: it is the user's own program on the user's terminal."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1 if stream == 1 else 2, view) :]
 
 
 def parse_env(texts: list[str], environ: Mapping[str, str]) -> dict[str, str]:

@@ -22,14 +22,15 @@ def run(args: Namespace) -> int:
     from lamina.cli.output import print_json
     from lamina.cli.terminal import clean_name
     from lamina.cli.userns import enter_user_namespace
-    from lamina.engine.disk import check_store
+    from lamina.engine.images import open_store
 
     enter_user_namespace()
-    problems = check_store(load_environment().root, full=not args.quick)
+    problems = open_store(load_environment().root).check(full=not args.quick)
     if args.format == "json":
         print_json([str(problem) for problem in problems])
     else:
         for problem in problems:
             print(f"problem: {clean_name(str(problem))}")
-        print("the store is sound" if not problems else f"{len(problems)} problems")
+        count = len(problems)
+        print(f"{count} problem{'' if count == 1 else 's'}" if problems else "the store is sound")
     return 3 if problems else 0

@@ -1,0 +1,1 @@
+"""Helpers that several suites share: base images, registries, the command itself."""

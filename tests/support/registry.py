@@ -1,0 +1,68 @@
+"""Debian's docker-registry on a free loopback port, for tests that push and pull for real."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+_CONFIG = """\
+version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
+http: {{addr: "127.0.0.1:{port}"}}
+"""
+
+
+@contextmanager
+def running_registry(folder: Path) -> Iterator[str]:
+    """Run a registry that keeps its blobs in `folder`; yield its `127.0.0.1:port`."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("no docker-registry here: apt-get install docker-registry")
+    port = free_port()
+    config = folder / "registry.yml"
+    config.write_text(_CONFIG.format(root=folder / "blobs", port=port))
+    with (
+        open(folder / "registry.log", "wb") as log,
+        subprocess.Popen([program, "serve", config], stdout=log, stderr=log, stdin=subprocess.DEVNULL) as process,
+    ):
+        try:
+            _wait(port, process)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Return when the registry answers."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for _ in range(600):
+        if process.poll() is not None:
+            raise AssertionError(f"docker-registry ended with exit code {process.returncode}")
+        try:
+            with opener.open(f"http://127.0.0.1:{port}/v2/", timeout=5):
+                return
+        except OSError:
+            try:
+                process.wait(timeout=0.05)
+            except subprocess.TimeoutExpired:
+                continue
+    raise AssertionError("docker-registry does not answer")
