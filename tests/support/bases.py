@@ -62,7 +62,8 @@ def debian_rootfs() -> Path:
     archive = CACHE / "debian-python.tar"
     if not archive.exists():
         script = CHECKOUT / "scripts" / "debian_rootfs.py"
-        done = subprocess.run([sys.executable, script, archive, *DEBIAN_PACKAGES], capture_output=True, text=True)
+        command = [sys.executable, script, archive, *DEBIAN_PACKAGES]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             pytest.skip(f"mmdebstrap does not work here: {done.stderr[-500:]}")
     return archive

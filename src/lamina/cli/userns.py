@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 
 def enter_user_namespace() -> None:
@@ -17,8 +18,7 @@ def enter_user_namespace() -> None:
     if os.geteuid() == 0:
         return
     from lamina.cli.environment import state_root
+    from lamina.executor.userns import exec_in_user_namespace
 
-    os.environ["LAMINA_ROOT"] = state_root()
-    from lamina.executor import userns
-
-    userns.reexec()
+    environ = {**os.environ, "LAMINA_ROOT": state_root()}
+    exec_in_user_namespace([sys.executable, "-m", "lamina", *sys.argv[1:]], environ)
