@@ -12,14 +12,21 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from lamina.cancel import Cancel
 from lamina.engine.images import ImageRow, find_image, row_of
 from lamina.engine.options import Environment
 from lamina.engine.place import CredentialSource, Place
-from lamina.errors import InputError
+from lamina.errors import InputError, NotYetError
+from lamina.exporter.images import ImageSet
+from lamina.exporter.layout_out import make_bundle, write_archive
+from lamina.exporter.protocol import Surroundings
+from lamina.image.assemble import ImageIndex
+from lamina.image.view import iter_manifests, load_image
 from lamina.oci.descriptor import Descriptor
 from lamina.oci.manifest import Manifest, parse_any
+from lamina.oci.media_types import INDEX_TYPES
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
 from lamina.progress import Sink, StatusEvent, VertexEvent
@@ -145,6 +152,62 @@ def _lenders(store: Store, reference: Reference) -> list[Reference]:
         if other is not None and other.registry == reference.registry and other.repository != reference.repository:
             found[other.repository] = other
     return list(found.values())[:3]
+
+
+def save(
+    environment: Environment, names: Sequence[str], dest: str, side: Side, *, archive: str = "docker", stdout: BinaryIO
+) -> list[ImageRow]:
+    """Write images as one archive.
+
+    Args:
+        environment: the machine's side.
+        names: names or IDs of images.
+        dest: path to write, "-" for standard output.
+        side: the user's side.
+        archive: "docker" for what `docker load` takes (one platform per image), "oci" for an OCI layout.
+        stdout: where "-" goes.
+
+    Raises:
+        InputError: no such image, or several platforms for docker.
+        StorageError: it could not be written, or a blob is missing.
+    """
+    with (
+        _Vertex(side, f"saving {', '.join(names)}") as vertex,
+        Place(environment, side.cancel, credentials=side.credentials) as place,
+    ):
+        found = [find_image(place.store, name) for name in names]
+        sets = [_image_set(place.store, image) for image in found]
+        around = Surroundings(side.cancel, Path.cwd(), stdout=stdout, progress=vertex.moved)
+        write_archive(make_bundle(sets, docker=archive == "docker"), place.store, dest, around)
+        return [row_of(place.store, image) for image in found]
+
+
+def _image_set(store: Store, image: StoredImage) -> ImageSet:
+    """Return an image of the store as exporters take it, with its index where it has one."""
+    views = tuple(load_image(store, found) for found in iter_manifests(store, image.descriptor))
+    names = (image.name,) if image.name else ()
+    if image.descriptor.media_type in INDEX_TYPES:
+        index = ImageIndex(image.descriptor, store.read(image.descriptor.digest))
+        return ImageSet(views, index, names)
+    return ImageSet(views, None, names)
+
+
+def load(environment: Environment, source: str, side: Side, *, name: str = "") -> list[ImageRow]:
+    """Read images into the store, from an OCI layout directory or an archive of one (or of docker's kind).
+
+    Args:
+        environment: the machine's side.
+        source: path, "-" for standard input.
+        side: the user's side.
+        name: for an image that brings no name of its own.
+
+    Raises:
+        InputError: it is neither, or malformed.
+        StorageError: a blob is missing or damaged.
+    """
+    if source != "-" and Path(source).is_dir():
+        return load_layout(environment, Path(source), side, name=name)
+    raise NotYetError("loading archives", hint="unpack it and load the directory")
 
 
 def load_layout(environment: Environment, path: Path, side: Side, *, name: str = "") -> list[ImageRow]:

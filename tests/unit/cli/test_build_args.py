@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 
 from lamina.cli import build_args
 from lamina.cli.build_args import Request
+from lamina.engine.options import BuildOptions
 from lamina.errors import InputError, NotYetError
 
 
@@ -20,6 +22,14 @@ def test_a_plain_build_asks_for_nothing_special():
     options = request().options
     assert options["tags"] == [] and options["outputs"] == [] and options["source_date_epoch"] is None
     assert request().progress == "auto"
+
+
+def test_every_option_of_a_build_is_stated():
+    """The memo's key is made of these values, so they must be the very fields that the engine remembers."""
+    inputs = {"context", "dockerfile", "dockerfile_name", "ignore", "ignore_name"}
+    assert set(request().options) | inputs == {field.name for field in fields(BuildOptions)}
+    defaults = asdict(BuildOptions())
+    assert all(value == defaults[name] for name, value in request().options.items())
 
 
 def test_build_arg_without_value_comes_from_the_environment():

@@ -20,6 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Write the archive."""
     import os
+    import sys
 
     from lamina.cli.transfer import transfer
     from lamina.engine.transfer import save
@@ -27,5 +28,7 @@ def run(args: Namespace) -> int:
 
     if args.output == "-" and os.isatty(1):
         raise InputError("not writing an archive to a terminal", hint="redirect standard output or use -o FILE")
-    transfer(args, lambda env, side: save(env, args.images, args.output, side, archive=args.format))
+    transfer(
+        args, lambda env, side: save(env, args.images, args.output, side, archive=args.format, stdout=sys.stdout.buffer)
+    )
     return 0
