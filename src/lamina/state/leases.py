@@ -44,7 +44,7 @@ class Lease:
 
 def oldest_live(work: Path) -> float:
     """Return when the oldest live lease began, or now when there is none."""
-    starts = [start for _path, start in _live(work)]
+    starts = [start for _path, start in live(work)]
     return min(starts, default=time.time())
 
 
@@ -95,7 +95,8 @@ def _lock_if_dead(directory: Path) -> int | None:
     return fd
 
 
-def _live(work: Path) -> list[tuple[Path, float]]:
+def live(work: Path) -> list[tuple[Path, float]]:
+    """Return directory and start time of every live lease."""
     found = []
     for name in _names(work):
         directory = work / name

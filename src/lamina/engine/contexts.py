@@ -1,0 +1,72 @@
+"""Opens the live directories that `local://` sources name, with their filter rules and stat cache.
+
+The attributes of a local source (`includepattern`, `excludepattern`, `followpaths`) are JSON lists, as BuildKit
+has them. One stat cache serves a directory for the whole build and is kept in the state file.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from lamina.errors import InputError
+from lamina.session import Session
+from lamina.source.context import ContextView
+from lamina.source.statcache import StatCache
+from lamina.state.db import State
+
+
+class Contexts:
+    """Live directories of one build. Thread-safe."""
+
+    def __init__(self, session: Session, state: State) -> None:
+        self._session, self._state = session, state
+        self._caches: dict[Path, StatCache] = {}
+        self._views: dict[tuple[str, str], ContextView] = {}
+        self._guard = threading.Lock()
+
+    def open(self, name: str, attrs: Mapping[str, str]) -> ContextView:
+        """Return the view behind `local://name`; equal attributes give the same view.
+
+        Raises:
+            InputError: the user offers no such directory.
+        """
+        key = (name, json.dumps(sorted(attrs.items())))
+        with self._guard:
+            if key not in self._views:
+                directory = self._session.context_dir(name)
+                if directory is None:
+                    raise InputError(f"no build context named {name!r} was given", hint="give a directory to build from")
+                exclude = _patterns(attrs, "local.excludepatterns")
+                include = _patterns(attrs, "local.includepattern")
+                cache = self._caches.get(directory) or self._load(directory)
+                self._views[key] = ContextView(str(directory), include=include, exclude=exclude, cache=cache, name=name)
+            return self._views[key]
+
+    def save(self) -> None:
+        """Keep what was learned about the files for the next build."""
+        with self._guard:
+            for directory, cache in self._caches.items():
+                if cache.changed:
+                    self._state.execute(
+                        "INSERT OR REPLACE INTO statcache VALUES (?, ?, ?)", (str(directory), cache.dump(), time.time())
+                    )
+
+    def _load(self, directory: Path) -> StatCache:
+        row = self._state.execute("SELECT data FROM statcache WHERE root = ?", (str(directory),)).fetchone()
+        cache = self._caches[directory] = StatCache.load(row[0] if row else b"")
+        return cache
+
+
+def _patterns(attrs: Mapping[str, str], key: str) -> list[str]:
+    """Return a JSON list of patterns, [] when the attribute is missing."""
+    text = attrs.get(key)
+    if not text:
+        return []
+    found = json.loads(text)
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise InputError(f"attribute {key} of a local source must be a list of patterns")
+    return found

@@ -1,0 +1,58 @@
+"""Solves a definition that somebody made by hand or with `lamina.llb`, and exports its result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+from lamina.cancel import Cancel
+from lamina.engine.options import BuildOptions, BuildResult, Environment
+from lamina.engine.outputs import Exporting, plan_outputs
+from lamina.engine.place import Place
+from lamina.engine.solve import Solver, SolveSettings
+from lamina.llb.definition import load_definition
+from lamina.oci.platform import host_platform
+from lamina.progress import Sink
+from lamina.session import Session
+
+
+def solve_definition(
+    definition: Any,
+    config: dict[str, Any],
+    options: BuildOptions,
+    session: Session,
+    environment: Environment,
+    sink: Sink,
+    cancel: Cancel,
+    *,
+    stdout: BinaryIO | None = None,
+) -> BuildResult:
+    """Solve and export.
+
+    Args:
+        definition: `pb.Definition`, or its bytes; from outside, so every op is checked.
+        config: image config for outputs that are images; the platform is filled in.
+    """
+    platform = host_platform()
+    fields = {"architecture": platform.architecture, "os": platform.os, "config": {}, **config}
+    if platform.variant:
+        fields.setdefault("variant", platform.variant)
+    outputs = plan_outputs(options)
+    graph = load_definition(definition)
+    settings = SolveSettings(
+        jobs=options.jobs,
+        files_wanted=outputs.files_wanted,
+        pack=outputs.layers_wanted,
+        trust_host=options.ca == "host",
+        compression=outputs.compression,
+        source_date_epoch=options.source_date_epoch,
+    )
+    with (
+        Place(environment, cancel, credentials=session.credentials, platform=platform, pull=options.pull) as place,
+        Solver(place, session, sink, settings) as solver,
+    ):
+        result = solver.solve(graph)
+        exporting = Exporting(
+            place, outputs, platform, result, lambda: solver.packer.finish(result), fields, options, stdout, sink
+        )
+        return replace(exporting.run(), timings=solver.timings)

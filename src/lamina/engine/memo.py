@@ -1,0 +1,84 @@
+"""Writes down what a whole build observed and came to, for `engine.fast` to find.
+
+Recorded only when every observation can be checked again cheaply: one context directory, base images by name.
+The stat fingerprint is taken before anything is read, so a file that changes during the build changes it too.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lamina.engine import fast
+from lamina.engine.options import BuildResult
+from lamina.llb.definition import Graph
+from lamina.source.fingerprint import fingerprint
+from lamina.state.db import State
+
+_TICK_NS = 50_000_000
+"""Files changed less than this before the fingerprint could change again unseen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the files of one local source looked like before the build read them."""
+
+    prefixes: list[str]
+    ignore: list[str]
+    fingerprint: str
+
+
+def observe(context: str, graph: Graph) -> list[Observation] | None:
+    """Take the fingerprint of every local source; None when the build cannot be memoized by it."""
+    found = []
+    now = time.time_ns()
+    for vertex in graph.vertices:
+        if vertex.op.WhichOneof("op") != "source" or not vertex.op.source.identifier.startswith("local://"):
+            continue
+        if vertex.op.source.identifier != "local://context":
+            return None
+        attrs = vertex.op.source.attrs
+        prefixes = json.loads(attrs.get("local.followpaths") or attrs.get("local.includepattern") or '["."]')
+        ignore = json.loads(attrs.get("local.excludepatterns") or "[]")
+        taken = fingerprint(context, prefixes, ignore)
+        if taken is None or taken[1] > now - _TICK_NS:
+            return None
+        found.append(Observation(prefixes, ignore, taken[0].hex()))
+    return found
+
+
+def remember(
+    state: State,
+    options: Mapping[str, Any],
+    observed: list[Observation] | None,
+    pins: Mapping[str, tuple[str, str]],
+    result: BuildResult,
+) -> None:
+    """Record a finished build.
+
+    Args:
+        options: what the build was asked, by field name.
+        observed: what `observe` gave before the build.
+        pins: for each base image's full name: the digest it stood for, and the key under which that is noted.
+        result: what came out.
+    """
+    if observed is None or not result.digest or not fast.is_memoizable(options):
+        return
+    value = {
+        "digest": result.digest,
+        "config_digest": result.config_digest,
+        "metadata": result.metadata,
+        "names": list(result.names),
+        "steps": [timing.name for timing in result.timings],
+        "warnings": list(result.warnings),
+        "pins": {name: digest for name, (digest, _) in pins.items()},
+        "pin_keys": {name: key for name, (_, key) in pins.items()},
+        "sources": [
+            {"prefixes": item.prefixes, "ignore": item.ignore, "fingerprint": item.fingerprint} for item in observed
+        ],
+    }
+    row = (fast.memo_key(options), json.dumps(value, sort_keys=True), time.time())
+    state.execute("INSERT OR REPLACE INTO memo VALUES (?, ?, ?)", row)

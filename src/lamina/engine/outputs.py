@@ -1,0 +1,249 @@
+"""From a solved chain to the outputs that were asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lamina.cancel import Cancel
+from lamina.engine.options import BuildOptions, BuildResult
+from lamina.engine.place import Place
+from lamina.errors import InputError, NotYetError
+from lamina.exporter.export import export
+from lamina.exporter.outputs import OutputSpec, parse_output
+from lamina.exporter.protocol import Outcome, PlatformResult, Result, Surroundings
+from lamina.image.assemble import Image, LayerBlob, assemble
+from lamina.layer.compress import Compression
+from lamina.layer.entry import Item
+from lamina.oci.descriptor import Descriptor
+from lamina.oci.digest import Digest
+from lamina.oci.platform import Platform
+from lamina.oci.reference import Reference
+from lamina.progress import Sink, StatusEvent, VertexEvent
+from lamina.snapshot.rows import LayerRef, LayerRow, parse_origin
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The outputs of one build.
+
+    Attributes:
+        specs: in the order they were given; at least one.
+        names: full references from the tags.
+    """
+
+    specs: tuple[OutputSpec, ...]
+    names: tuple[str, ...]
+
+    @property
+    def files_wanted(self) -> bool:
+        """Some output takes the merged files."""
+        return any(spec.files_wanted for spec in self.specs)
+
+    @property
+    def layers_wanted(self) -> bool:
+        """Some output takes layers."""
+        return any(not spec.files_wanted for spec in self.specs)
+
+    @property
+    def compression(self) -> Compression:
+        """How new layers are compressed: as the first output of layers asks for."""
+        for spec in self.specs:
+            if not spec.files_wanted and spec.compression:
+                return Compression(spec.compression, spec.level)
+        return Compression("gzip", None)
+
+
+def plan_outputs(options: BuildOptions) -> Plan:
+    """Return what the options ask for: `--output` values, `--push`, or the image store.
+
+    Raises:
+        InputError: a bad output, or --push without a name.
+    """
+    if options.load:
+        raise NotYetError("--load into a docker engine", hint="use -o type=docker,dest=image.tar and `docker load`")
+    names = tuple(str(Reference.parse(tag)) for tag in options.tags)
+    for tag in options.tags:
+        if Reference.parse(tag).digest is not None:
+            raise InputError(f"a tag cannot hold a digest: {tag!r}")
+    specs = [parse_output(text) for text in options.outputs]
+    if options.push:
+        if not specs:
+            specs = [parse_output("type=image,push=true")]
+        else:
+            specs = [replace(spec, push=True) if spec.type == "image" else spec for spec in specs]
+    if any(spec.push and not (names or spec.names) for spec in specs):
+        raise InputError("a push needs a name", hint="give one with -t registry/repository:tag")
+    return Plan(tuple(specs) or (OutputSpec("image"),), names)
+
+
+class Exporting:
+    """Carries one result to all outputs of a plan.
+
+    Args:
+        rows: returns the chain's rows with their blobs packed, bottom first; asked once, only if layers are wanted.
+        config: the image config without rootfs; gets its creation times from the rows.
+        base_rows: layer ids that came with a base image.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        plan: Plan,
+        platform: Platform,
+        result: LayerRef,
+        rows: Callable[[], list[LayerRow]],
+        config: Mapping[str, Any],
+        options: BuildOptions,
+        stdout: BinaryIO | None,
+        sink: Sink,
+    ) -> None:
+        self._place, self._plan, self._platform, self._ref = place, plan, platform, result
+        self._rows, self._config, self._options = rows, config, options
+        self._stdout, self._sink = stdout, sink
+        self._packed: list[LayerRow] | None = None
+        self._vertex = "sha256:exporting"
+
+    def run(self) -> BuildResult:
+        """Write every output and return what was made. Shown as one vertex."""
+        started = time.time()
+        name = "exporting to " + ", ".join(dict.fromkeys(_shown(spec) for spec in self._plan.specs))
+        self._sink(VertexEvent(self._vertex, name, started=started))
+        try:
+            outcomes = [self._export(spec) for spec in self._plan.specs]
+        except BaseException as error:
+            text = str(error) or "cancelled"
+            self._sink(VertexEvent(self._vertex, name, started=started, completed=time.time(), error=text))
+            raise
+        self._sink(VertexEvent(self._vertex, name, started=started, completed=time.time()))
+        return self._result(outcomes)
+
+    def _export(self, spec: OutputSpec) -> Outcome:
+        platform = PlatformResult(self._platform, self._image, self._files)
+        rows = self._layers() if not spec.files_wanted else []
+        result = Result(
+            platforms=(platform,),
+            store=self._place.store,
+            names=self._plan.names,
+            base_layers=frozenset(Digest(row.blob) for row in rows if row.origin and row.blob),
+            fetch=self._fetch,
+            mount_from=_mount_from(rows),
+        )
+        surroundings = Surroundings(
+            cancel=self._place.cancel,
+            directory=Path.cwd(),
+            stdout=self._stdout,
+            pusher=lambda _insecure: self._place.registry,
+            progress=self._progress,
+        )
+        return export(spec, result, surroundings)
+
+    def _layers(self) -> list[LayerRow]:
+        if self._packed is None:
+            self._packed = self._rows()
+        return self._packed
+
+    def _image(self, media_types: str, annotations: Mapping[str, str]) -> Image:
+        rows = self._layers()
+        blobs = []
+        for row in rows:
+            descriptor = row.descriptor()
+            assert descriptor is not None and row.diff_id is not None
+            blobs.append(LayerBlob(descriptor, Digest(row.diff_id)))
+        config = with_created(self._config, rows, self._options.source_date_epoch)
+        merged = {**self._options.annotations, **annotations}
+        return assemble(blobs, config, docker=media_types == "docker", annotations=merged)
+
+    def _files(self) -> Iterable[Item]:
+        return self._iter_files(self._place.cancel)
+
+    def _iter_files(self, cancel: Cancel) -> Iterator[Item]:
+        view = self._place.layers.view(self._ref, cancel)
+        first_name: dict[str, str] = {}
+        for entry in self._place.layers.union(self._ref, cancel).walk(""):
+            cancel.check()
+            if entry.kind != "f":
+                yield Item(entry)
+                continue
+            group = view.link_group(entry)
+            if group and group in first_name:
+                yield Item(entry._replace(kind="h", target=first_name[group], size=0, digest=""))
+                continue
+            if group:
+                first_name[group] = entry.path
+            yield Item(entry, view.content(entry))
+
+    def _fetch(self, descriptor: Descriptor) -> None:
+        """Bring a base image's blob here because an output needs its bytes."""
+        row = next(row for row in self._layers() if row.blob == descriptor.digest)
+        self._place.images.fetch(row, self._place.cancel)
+
+    def _progress(self, what: str, current: int, total: int) -> None:
+        now = time.time()
+        done = now if total and current >= total else None
+        self._sink(StatusEvent(self._vertex, what, current, total, started=now, completed=done))
+
+    def _result(self, outcomes: list[Outcome]) -> BuildResult:
+        image = next((outcome for outcome in outcomes if outcome.descriptor is not None), None)
+        names = tuple(dict.fromkeys(name for outcome in outcomes for name in outcome.names))
+        if image is None or image.descriptor is None:
+            return BuildResult(config=dict(self._config), names=names)
+        config = self._image("oci", {}).config.fields
+        metadata: dict[str, Any] = {
+            "containerimage.digest": str(image.descriptor.digest),
+            "containerimage.descriptor": image.descriptor.to_json(),
+        }
+        if image.image_id is not None:
+            metadata["containerimage.config.digest"] = str(image.image_id)
+        if names:
+            metadata["image.name"] = ",".join(names)
+        image_id = str(image.image_id or "")
+        return BuildResult(str(image.descriptor.digest), image_id, dict(config), names, metadata)
+
+
+def _shown(spec: OutputSpec) -> str:
+    if spec.type == "image":
+        return "registry" if spec.push and not spec.store else "image"
+    return f"{spec.type} {spec.dest}" if spec.dest else spec.type
+
+
+def _mount_from(rows: list[LayerRow]) -> dict[Digest, list[Reference]]:
+    """Return for each base layer's blob the repository it was pulled from."""
+    found: dict[Digest, list[Reference]] = {}
+    for row in rows:
+        if row.origin and row.blob and parse_origin(row.origin)[0] == "registry":
+            found.setdefault(Digest(row.blob), []).append(Reference.parse(parse_origin(row.origin)[1]))
+    return found
+
+
+def with_created(config: Mapping[str, Any], rows: list[LayerRow], epoch: int | None) -> dict[str, Any]:
+    """Return the config with creation times: those of the layers, so that a cached build gives the same image.
+
+    Rows of the base image's history keep their times; ours without a layer take the time of the one before.
+    """
+    fields = dict(config)
+    history = [dict(row) for row in fields.get("history") or []]
+    layers = iter(rows)
+    last = ""
+    for row in history:
+        made = None if row.get("empty_layer") else next(layers, None)
+        if "created" not in row:
+            if made is not None:
+                row["created"] = timestamp(epoch if epoch is not None else made.created)
+            elif last:
+                row["created"] = last
+        last = row.get("created") or last
+    newest = max((row.created for row in rows), default=0.0)
+    fields["history"] = history
+    fields["created"] = timestamp(epoch) if epoch is not None else last or timestamp(newest)
+    return fields
+
+
+def timestamp(seconds: float) -> str:
+    """Return a time as RFC 3339 in UTC, as image configs hold it."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

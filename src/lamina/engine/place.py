@@ -1,0 +1,142 @@
+"""One root directory, opened: the store, the state file, the locks, and a lease for the work at hand.
+
+Opening sweeps what dead builds left. Everything that needs more than a look opens a `Place` and closes it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+from lamina.cancel import Cancel
+from lamina.engine.options import Environment
+from lamina.errors import StorageError
+from lamina.layer.tree import remove_tree
+from lamina.oci.platform import Platform, host_platform
+from lamina.registry.client import Registry
+from lamina.registry.options import Proxies, RegistryOptions
+from lamina.session import Credentials
+from lamina.snapshot.layers import Layers
+from lamina.snapshot.rows import LayerRow
+from lamina.source.image import ImageSource
+from lamina.state import leases
+from lamina.state.db import State
+from lamina.state.leases import Lease
+from lamina.state.locks import Locks
+from lamina.store.store import Store
+
+_SYNC_AFTER_S = 60.0
+
+CredentialSource = Callable[[str], Credentials | None]
+OnBytes = Callable[[str, int, int], None]
+
+
+class Place:
+    """The rooms below, opened on `environment.root` for one piece of work. A context manager.
+
+    Args:
+        credentials: what opens registries; None offers nothing.
+        on_bytes: told of blobs that move: digest, bytes so far, bytes in all.
+        notify: told in one line why something waits.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        cancel: Cancel,
+        *,
+        credentials: CredentialSource | None = None,
+        on_bytes: OnBytes | None = None,
+        notify: Callable[[str], None] | None = None,
+        platform: Platform | None = None,
+        pull: bool = False,
+    ) -> None:
+        root = environment.root
+        try:
+            for name in ("work", "caches"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot use the state directory: {error.strerror}",
+                where=str(root),
+                hint="choose another with --root or LAMINA_ROOT",
+            ) from error
+        self.environment, self.cancel, self.root = environment, cancel, root
+        self._credentials, self._on_bytes, self._notify = credentials, on_bytes, notify
+        self.state = State(root)
+        self.store = Store(root / "oci")
+        self.locks = Locks(root / "locks")
+        leases.sweep(root / "work", remove_tree)
+        self.lease = Lease(root / "work")
+        self.layers = Layers(
+            root,
+            self.state,
+            self.store,
+            self.locks,
+            flavour="user" if environment.userns else "trusted",
+            work=self.lease.directory,
+            fetch=self._fetch,
+        )
+        self.images = ImageSource(
+            self.store,
+            self.state,
+            self.layers,
+            lambda: self.registry,
+            platform=platform or host_platform(),
+            pull=pull,
+        )
+        self._sync_in_background()
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The registry client, made when first used."""
+        environment = self.environment
+        proxies = environment.proxies
+        options = RegistryOptions(
+            mirrors=environment.registry_mirrors,
+            insecure=frozenset(environment.insecure_registries),
+            ca=Path(environment.ca_file) if environment.ca_file else None,
+            proxies=Proxies(
+                proxies.get("http_proxy", ""), proxies.get("https_proxy", ""), proxies.get("no_proxy", "")
+            ),
+        )
+        credentials = self._credentials or (lambda _host: None)
+        return Registry(options, credentials, self.cancel, self._on_bytes, self._notify)
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close everything and give up the lease. Idempotent."""
+        if "registry" in self.__dict__:
+            self.registry.close()
+        self.lease.release(remove_tree)
+        self.state.close()
+
+    def _fetch(self, row: LayerRow, cancel: Cancel) -> None:
+        self.images.fetch(row, cancel)
+
+    def _sync_in_background(self) -> None:
+        """Let earlier builds' trees reach the disk, so that a power cut costs only the records of the last ones."""
+        row = self.state.execute(
+            "SELECT max(created), (SELECT value FROM meta WHERE name = 'synced') FROM node"
+        ).fetchone()
+        newest, synced = row[0] or 0.0, float(row[1] or 0)
+        if newest > synced and time.time() - newest > _SYNC_AFTER_S:
+            threading.Thread(target=self._mark_synced, name="sync", daemon=True).start()
+
+    def _mark_synced(self) -> None:
+        own = State(self.root)
+        try:
+            own.mark_synced()
+        finally:
+            own.close()

@@ -1,0 +1,173 @@
+"""Solves one definition: LLB in, a root file system (and how every vertex went) out."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.cache.records import Records
+from lamina.engine.contexts import Contexts
+from lamina.engine.options import Environment, Timing
+from lamina.engine.packing import Packer
+from lamina.engine.place import Place
+from lamina.errors import MachineError
+from lamina.executor.executor import Executor
+from lamina.executor.runtime import find_runtime
+from lamina.layer.compress import Compression
+from lamina.llb.definition import Graph
+from lamina.ops.load import load_vertices, trees_needed
+from lamina.ops.worker import HostTrust, Worker
+from lamina.progress import Event, Sink, VertexEvent
+from lamina.session import Session
+from lamina.snapshot.rows import LayerRef
+from lamina.solver.protocol import Resolved, Vertex
+from lamina.solver.runner import Runner
+
+_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+_JAVA_STORES = ("/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts")
+
+
+@dataclass(slots=True)
+class SolveSettings:
+    """What a solve needs beside its graph.
+
+    Attributes:
+        jobs: steps at once, 0 for the default.
+        files_wanted: the result's files will be exported, not just its layers.
+        pack: start packing finished layers of the result while later steps run.
+        trust_host: steps trust what the host trusts.
+    """
+
+    jobs: int = 0
+    files_wanted: bool = False
+    pack: bool = True
+    trust_host: bool = False
+    shm_size: int = 0
+    compression: Compression | None = None
+    source_date_epoch: int | None = None
+
+
+class Solver:
+    """Runs graphs in one `Place`; the helper process and the packer live as long as it. A context manager."""
+
+    def __init__(self, place: Place, session: Session, sink: Sink, settings: SolveSettings) -> None:
+        self._place, self._settings = place, settings
+        self._timings: dict[str, Timing] = {}
+        self._guard = threading.Lock()
+        self._outer_sink = sink
+        self._executor: Executor | None = None
+        self.compression = settings.compression or Compression("gzip", None)
+        self.contexts = Contexts(session, place.state)
+        self.packer = Packer(place.layers, self.compression, place.cancel)
+        epoch = settings.source_date_epoch
+        self.worker = Worker(
+            root=place.root,
+            state=place.state,
+            locks=place.locks,
+            layers=place.layers,
+            images=place.images,
+            session=session,
+            executor=self._start_executor,
+            context=self.contexts.open,
+            scratch=place.lease.directory,
+            compression=self.compression,
+            trust=host_trust(place.environment) if settings.trust_host else None,
+            shm_size=settings.shm_size,
+            now_ns=epoch * 10**9 if epoch is not None else time.time_ns(),
+            userxattr=place.environment.userns,
+        )
+
+    def __enter__(self) -> Solver:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.packer.close()
+        if self._executor is not None:
+            self._executor.close()
+        self.contexts.save()
+
+    def solve(self, graph: Graph) -> LayerRef:
+        """Return the root file system that the graph's target stands for.
+
+        Raises:
+            Error: the first failure of a vertex, with its lines of the Dockerfile.
+        """
+        target, output = graph.target
+        worker = self.worker
+        worker.needs_tree = trees_needed(graph, [target] if self._settings.files_wanted else [])
+        vertices = load_vertices(graph, worker)
+        exported = _export_path(vertices, target) if self._settings.pack else set()
+
+        def on_resolved(vertex: Vertex, resolved: Resolved) -> None:
+            if vertex.digest in exported and isinstance(resolved.results[0], LayerRef):
+                self.packer.ahead(resolved.results[0])
+
+        records = Records(self._place.state, self._place.locks)
+        jobs = self._settings.jobs or max(4, 2 * (os.cpu_count() or 1))
+        runner = Runner(vertices, records, self._sink, self._place.cancel, jobs=jobs, on_resolved=on_resolved)
+        resolved = runner.solve([target])
+        result = resolved[target].results[output]
+        return worker.as_layers(result, self._place.cancel)
+
+    @property
+    def timings(self) -> tuple[Timing, ...]:
+        """How every vertex went, in the order they completed."""
+        with self._guard:
+            return tuple(self._timings.values())
+
+    def _sink(self, event: Event) -> None:
+        if isinstance(event, VertexEvent) and event.completed is not None:
+            seconds = event.completed - (event.started or event.completed)
+            with self._guard:
+                self._timings[event.digest] = Timing(event.name, seconds, event.cached)
+        self._outer_sink(event)
+
+    def _start_executor(self) -> Executor:
+        with self._guard:
+            if self._executor is None:
+                environment = self._place.environment
+                runtime = find_runtime(environment.search_path, environment.runtime or None)
+                self._executor = Executor(runtime, self._place.lease.directory)
+            return self._executor
+
+
+def _export_path(vertices: Mapping[str, Vertex], target: str) -> set[str]:
+    """Return the vertices whose layers the target's chain consists of: first inputs all the way, all of a merge."""
+    found: set[str] = set()
+    pending = [target]
+    while pending:
+        digest = pending.pop()
+        if digest in found:
+            continue
+        found.add(digest)
+        inputs = vertices[digest].inputs
+        below: Iterable[tuple[str, int]] = inputs[:1]
+        if type(vertices[digest].op).__name__ == "MergeOp":
+            below = inputs
+        pending += [digest for digest, _ in below]
+    return found
+
+
+def host_trust(environment: Environment) -> HostTrust:
+    """Return the certificates this host trusts.
+
+    Raises:
+        MachineError: no bundle was found.
+    """
+    bundles = [environment.ca_file] if environment.ca_file else list(_BUNDLES)
+    bundle = next((path for path in bundles if Path(path).is_file()), None)
+    if bundle is None:
+        raise MachineError(
+            "--ca host: this machine has no certificate bundle", hint="apt-get install ca-certificates"
+        )
+    store = next((path for path in _JAVA_STORES if Path(path).is_file()), "")
+    return HostTrust(str(Path(bundle).resolve()), store)

@@ -1,0 +1,178 @@
+"""FileOp: copy, make and remove files without mounting anything.
+
+The actions are carried out on a recipe over the base chain's index; the recipe becomes a tree when something will
+execute on it or read from it, and goes straight into a blob otherwise. Sources that files are copied from count
+by the content copied; the base counts by identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lamina.cancel import Cancel
+from lamina.errors import Error, InputError, NotYetError, SourceRange
+from lamina.layer.recipe import CopyOptions, Plan, content_digest
+from lamina.layer.recipe_options import parse_owner
+from lamina.layer.union import Union
+from lamina.layer.view import View
+from lamina.llb.identity import message_digest, op_digest
+from lamina.ops.user import read_image_file
+from lamina.ops.worker import LocalRef, Worker
+from lamina.snapshot.rows import LayerRef
+from lamina.solver.protocol import CacheMap, Dependency, Result, RunContext
+
+
+class FileOp:
+    """Runs `op.file`: a chain of actions that ends in one output."""
+
+    def __init__(self, op: Any, worker: Worker, digest: str, source: SourceRange | None) -> None:
+        self._op = op
+        self._actions = list(op.file.actions)
+        self._worker = worker
+        self._digest = digest
+        self._source = source
+        self._count = len(op.inputs)
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse what is not a chain: branches and more than one output are legal LLB that we do not run yet."""
+        if not self._actions:
+            raise InputError("a FileOp without actions", source=self._source)
+        for number, action in enumerate(self._actions):
+            expected = self._count + number - 1
+            if number and action.input != expected:
+                raise NotYetError("FileOps whose actions branch", source=self._source)
+            if action.input >= self._count + number or action.secondaryInput >= self._count + number:
+                raise InputError("a FileOp action names an input that is not there", source=self._source)
+            if action.secondaryInput >= self._count:
+                raise NotYetError("copying from an earlier action of the same FileOp", source=self._source)
+            last = number == len(self._actions) - 1
+            if action.output != (0 if last else -1):
+                raise NotYetError("FileOps with several outputs", source=self._source)
+        if self._actions[0].input >= self._count:
+            raise InputError("a FileOp action names an input that is not there", source=self._source)
+
+    def cache_map(self) -> CacheMap:
+        """The actions; the base by identity, what is copied by content."""
+        bare = type(self._op)()
+        bare.CopyFrom(self._op)
+        bare.ClearField("inputs")
+        dependencies = tuple(
+            Dependency("", by_content=number != self._actions[0].input) for number in range(self._count)
+        )
+        return CacheMap(message_digest("file", bare), dependencies, {"kind": "file", "actions": self._describe()})
+
+    def _describe(self) -> list[str]:
+        found = []
+        for action in self._actions:
+            kind = action.WhichOneof("action")
+            what = getattr(action, kind)
+            found.append(f"copy {what.src} {what.dest}" if kind == "copy" else f"{kind} {getattr(what, 'path', '')}")
+        return found
+
+    def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
+        """Return the digest of everything that is copied from one input."""
+        view = self._view(result, cancel)
+        parts = []
+        try:
+            for action in self._actions:
+                if action.WhichOneof("action") == "copy" and action.secondaryInput == number:
+                    options = self._options(action.copy, owner=None)
+                    parts.append(content_digest(view, action.copy.src, options))
+        except Error as error:
+            raise self._located(error) from None
+        return op_digest("copied", *parts)
+
+    def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
+        """Carry the actions out on a recipe and make a layer of it."""
+        worker, cancel = self._worker, context.cancel
+        first = self._actions[0].input
+        base = worker.as_layers(inputs[first], cancel) if first >= 0 else LayerRef(None)
+        union = worker.layers.union(base, cancel) if base.layer is not None else Union([])
+        plan = Plan(union, now_ns=worker.now_ns)
+        description = "; ".join(self._describe())[:1000]
+        try:
+            for action in self._actions:
+                cancel.check()
+                self._act(plan, action, inputs, cancel)
+            if self._digest in worker.needs_tree:
+                return [worker.layers.add_tree(base, plan.items(), description, cancel)]
+            return [worker.layers.add_blob(base, plan.items(), description, worker.compression, cancel)]
+        except Error as error:
+            raise self._located(error) from None
+
+    def _act(self, plan: Plan, action: Any, inputs: Sequence[Result], cancel: Cancel) -> None:
+        kind = action.WhichOneof("action")
+        what = getattr(action, kind) if kind else None
+        if kind == "copy":
+            if action.secondaryInput < 0:
+                raise InputError("copying from scratch: there is nothing to copy", source=self._source)
+            view = self._view(inputs[action.secondaryInput], cancel)
+            options = self._options(what, self._owner(what, inputs, cancel))
+            plan.copy(view, what.src, what.dest, options)
+        elif kind == "mkdir":
+            owner = self._owner(what, inputs, cancel)
+            plan.mkdir(what.path, mode=what.mode & 0o7777, make_parents=what.makeParents, owner=owner)
+        elif kind == "mkfile":
+            plan.mkfile(what.path, what.data, mode=what.mode & 0o7777, owner=self._owner(what, inputs, cancel))
+        elif kind == "symlink":
+            plan.symlink(what.oldpath, what.newpath, owner=self._owner(what, inputs, cancel))
+        elif kind == "rm":
+            plan.rm(what.path, allow_not_found=what.allowNotFound, wildcard=what.allowWildcard)
+        else:
+            raise InputError("a FileOp action that is not known", source=self._source)
+
+    def _view(self, result: Result, cancel: Cancel) -> View:
+        return result.view if isinstance(result, LocalRef) else self._worker.layers.view(result, cancel)
+
+    def _options(self, copy: Any, owner: tuple[int, int] | None) -> CopyOptions:
+        mode: int | str | None = copy.modeStr or (copy.mode if copy.mode != -1 else None)
+        return CopyOptions(
+            owner=owner,
+            mode=mode,
+            follow_symlink=copy.followSymlink,
+            dir_copy_contents=copy.dirCopyContents,
+            attempt_unpack=copy.attemptUnpackDockerCompatibility,
+            create_dest_path=copy.createDestPath,
+            allow_wildcard=copy.allowWildcard,
+            allow_empty_wildcard=copy.allowEmptyWildcard,
+            include=tuple(copy.include_patterns),
+            exclude=tuple(copy.exclude_patterns),
+            always_replace_existing_dest_paths=copy.alwaysReplaceExistingDestPaths,
+            timestamp_ns=copy.timestamp if copy.timestamp != -1 else None,
+        )
+
+    def _owner(self, what: Any, inputs: Sequence[Result], cancel: Cancel) -> tuple[int, int] | None:
+        """Return the numbers an action's owner stands for; names are looked up in the input that the op says."""
+        if not what.HasField("owner"):
+            return None
+        user, group = what.owner.user, what.owner.group
+        uid, gid = self._numbers(user, inputs, cancel)
+        if what.owner.HasField("group"):
+            gid = self._group(group, inputs, cancel)
+        return uid, gid
+
+    def _numbers(self, user: Any, inputs: Sequence[Result], cancel: Cancel) -> tuple[int, int]:
+        if user.WhichOneof("user") != "byName":
+            return user.byID, user.byID
+        passwd, groups = self._accounts(user.byName.input, inputs, cancel)
+        return parse_owner(user.byName.name, passwd, groups)
+
+    def _group(self, group: Any, inputs: Sequence[Result], cancel: Cancel) -> int:
+        if group.WhichOneof("user") != "byName":
+            return int(group.byID)
+        passwd, groups = self._accounts(group.byName.input, inputs, cancel)
+        return parse_owner(f"0:{group.byName.name}", passwd, groups)[1]
+
+    def _accounts(self, number: int, inputs: Sequence[Result], cancel: Cancel) -> tuple[bytes, bytes]:
+        if not 0 <= number < len(inputs):
+            return b"", b""
+        view = self._worker.layers.view(self._worker.as_layers(inputs[number], cancel), cancel)
+        return read_image_file(view, "etc/passwd"), read_image_file(view, "etc/group")
+
+    def _located(self, error: Error) -> Error:
+        if error.source is None:
+            error.source = self._source
+        return error
+

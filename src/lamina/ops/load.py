@@ -1,0 +1,105 @@
+"""From an LLB graph to solver vertices: each op gets the class that carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from lamina.errors import InputError, NotYetError
+from lamina.llb.definition import Graph
+from lamina.llb.definition import Vertex as LlbVertex
+from lamina.ops.exec import ExecOp
+from lamina.ops.file import FileOp
+from lamina.ops.merge import DiffOp, MergeOp
+from lamina.ops.source import ImageOp, LayoutOp, LocalOp
+from lamina.ops.worker import Worker
+from lamina.solver.protocol import Op, Vertex
+
+
+def load_vertices(graph: Graph, worker: Worker) -> dict[str, Vertex]:
+    """Return the graph's vertices for the solver, inputs first.
+
+    Raises:
+        InputError: an op that no version of us knows; NotYetError: one that we do not carry out yet.
+    """
+    vertices = {}
+    for found in graph.vertices:
+        metadata = found.metadata
+        name = str(metadata.description.get("llb.customname", "")) or describe(found.op)
+        vertices[found.digest] = Vertex(
+            digest=found.digest,
+            name=name,
+            op=_op(found, worker),
+            inputs=tuple(found.inputs),
+            ignore_cache=bool(metadata.ignore_cache),
+            source=found.sources[0] if found.sources else None,
+        )
+    return vertices
+
+
+def _op(vertex: LlbVertex, worker: Worker) -> Op:
+    kind = vertex.op.WhichOneof("op")
+    source = vertex.sources[0] if vertex.sources else None
+    if kind == "source":
+        return _source(vertex, worker)
+    if kind == "exec":
+        return ExecOp(vertex.op, worker, source)
+    if kind == "file":
+        return FileOp(vertex.op, worker, vertex.digest, source)
+    if kind == "merge":
+        return MergeOp(vertex.op, worker)
+    if kind == "diff":
+        return DiffOp(vertex.op, worker)
+    if kind == "build":
+        raise NotYetError("nested builds (BuildOp)", source=source)
+    raise InputError(f"vertex {vertex.digest} has no op that is known", source=source)
+
+
+def _source(vertex: LlbVertex, worker: Worker) -> Op:
+    identifier = vertex.op.source.identifier
+    scheme, _, rest = identifier.partition("://")
+    source = vertex.sources[0] if vertex.sources else None
+    if scheme == "docker-image":
+        return ImageOp(rest, vertex.op, worker)
+    if scheme == "local":
+        return LocalOp(rest, vertex.op, worker)
+    if scheme == "oci-layout":
+        return LayoutOp(rest, vertex.op, worker)
+    if scheme in ("git", "http", "https"):
+        raise NotYetError(f"sources of kind {scheme} ({identifier})", source=source)
+    raise InputError(f"unknown source {identifier!r}", source=source)
+
+
+def describe(op: Any) -> str:
+    """Return a name for a vertex whose author gave it none."""
+    kind = op.WhichOneof("op")
+    if kind == "source":
+        return str(op.source.identifier)
+    if kind == "exec":
+        return " ".join(op.exec.meta.args)
+    return str(kind)
+
+
+def trees_needed(graph: Graph, also: Iterable[str] = ()) -> frozenset[str]:
+    """Return the vertices whose files will be executed on or read, so that they are best made as trees.
+
+    A FileOp's result that only goes on to other recipes and the exporter is packed straight into a blob instead.
+
+    Args:
+        graph: the whole graph.
+        also: vertices whose files are wanted for another reason (exported as files).
+    """
+    needed = set(also)
+    for vertex in reversed(graph.vertices):
+        kind = vertex.op.WhichOneof("op")
+        read = _read_inputs(vertex) if kind == "file" else set(range(len(vertex.inputs))) if kind == "exec" else set()
+        for number, (below, _output) in enumerate(vertex.inputs):
+            if number in read or vertex.digest in needed or kind == "diff":
+                needed.add(below)
+    return frozenset(needed)
+
+
+def _read_inputs(vertex: LlbVertex) -> set[int]:
+    """Return the inputs of a FileOp that files are copied from."""
+    copies = (action for action in vertex.op.file.actions if action.WhichOneof("action") == "copy")
+    return {action.secondaryInput for action in copies if 0 <= action.secondaryInput < len(vertex.inputs)}

@@ -1,0 +1,102 @@
+"""SourceOps: images from a registry or the store, OCI layouts, and live directories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lamina.cancel import Cancel
+from lamina.errors import InputError
+from lamina.llb.identity import op_digest
+from lamina.oci.platform import Platform
+from lamina.oci.reference import Reference
+from lamina.ops.worker import LocalRef, Worker
+from lamina.snapshot.rows import LayerRef
+from lamina.solver.protocol import CacheMap, Result, RunContext
+
+
+class ImageOp:
+    """`docker-image://`: the layers of an image, none of them fetched before something needs it.
+
+    Args:
+        identifier: the reference; pinned by digest when the frontend resolved it.
+    """
+
+    def __init__(self, identifier: str, op: Any, worker: Worker) -> None:
+        self._reference = Reference.parse(identifier)
+        self._op = op
+        self._worker = worker
+        self._platform = platform_of(op)
+
+    def cache_map(self) -> CacheMap:
+        """The manifest's digest decides; an unpinned reference is pinned by asking now."""
+        digest = self._reference.digest or self._resolve().digest
+        parts = {"kind": "image", "reference": str(self._reference), "digest": digest, "platform": str(self._platform)}
+        return CacheMap(op_digest("image", digest, str(self._platform)), parts=parts)
+
+    def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
+        """Never asked: there are no inputs."""
+        raise AssertionError("an image source has no inputs")
+
+    def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
+        """Note the layers and where they come from."""
+        image = self._worker.images.resolve(self._reference, self._platform, context.cancel)
+        return [LayerRef(self._worker.images.add_layers(image))]
+
+    def _resolve(self) -> Any:
+        return self._worker.images.resolve(self._reference, self._platform, Cancel())
+
+
+class LayoutOp:
+    """`oci-layout://name@sha256:...`: an image in a directory that the user offers."""
+
+    def __init__(self, identifier: str, op: Any, worker: Worker) -> None:
+        self._reference = Reference.parse(identifier)
+        if self._reference.digest is None:
+            raise InputError(f"an oci-layout source must be pinned by digest: {identifier!r}")
+        self._op = op
+        self._worker = worker
+        self._platform = platform_of(op)
+
+    def cache_map(self) -> CacheMap:
+        """The manifest's digest decides, wherever the layout lies."""
+        digest = str(self._reference.digest)
+        parts = {"kind": "oci-layout", "digest": digest, "platform": str(self._platform)}
+        return CacheMap(op_digest("image", digest, str(self._platform)), parts=parts)
+
+    def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
+        """Never asked: there are no inputs."""
+        raise AssertionError("a layout source has no inputs")
+
+    def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
+        """Note the layers; their blobs are read from the layout when needed."""
+        image = self._worker.images.from_layout(self._reference, self._platform)
+        return [LayerRef(self._worker.images.add_layers(image))]
+
+
+class LocalOp:
+    """`local://`: a live directory of the user's, seen through its filter rules. Has no identity of its own."""
+
+    def __init__(self, name: str, op: Any, worker: Worker) -> None:
+        self._name = name
+        self._attrs = dict(op.source.attrs)
+        self._worker = worker
+
+    def cache_map(self) -> CacheMap:
+        """Only what dependents read from it counts."""
+        return CacheMap(None)
+
+    def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
+        """Never asked: there are no inputs."""
+        raise AssertionError("a local source has no inputs")
+
+    def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
+        """Open the directory; nothing is read yet."""
+        return [LocalRef(self._worker.context(self._name, self._attrs))]
+
+
+def platform_of(op: Any) -> Platform | None:
+    """Return the platform an op names, None for the build's own."""
+    if not op.HasField("platform") or not op.platform.OS:
+        return None
+    return Platform.normal(op.platform.OS, op.platform.Architecture, op.platform.Variant)

@@ -1,0 +1,95 @@
+"""What ops use of the rooms below, gathered once per build."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lamina.cancel import Cancel
+from lamina.errors import InputError
+from lamina.executor.executor import Executor
+from lamina.layer.compress import Compression
+from lamina.session import Session
+from lamina.snapshot.layers import Layers
+from lamina.snapshot.rows import LayerRef
+from lamina.source.context import ContextView
+from lamina.source.image import ImageSource
+from lamina.state.db import State
+from lamina.state.locks import Locks
+
+
+@dataclass(frozen=True, slots=True)
+class HostTrust:
+    """What `--ca host` gives to steps.
+
+    Attributes:
+        bundle: PEM file of the certificates this host trusts.
+        java_store: the host's Java trust store, "" when it has none.
+    """
+
+    bundle: str
+    java_store: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRef:
+    """A live directory as a solver result."""
+
+    view: ContextView
+
+
+@dataclass(slots=True)
+class Worker:
+    """One build's access to everything below.
+
+    Attributes:
+        executor: makes the executor when the first step needs it.
+        context: opens the live directory behind a `local://` source with its filter rules.
+        caches: directory of the RUN cache mounts.
+        compression: for layers packed straight from their recipe.
+        needs_tree: digests of vertices whose result something executes on or reads files from.
+        trust: set when steps shall trust what the host trusts.
+        shm_size: default size of /dev/shm in bytes, 0 for docker's 64 MiB.
+        now_ns: the time that the build stamps on what it makes itself.
+    """
+
+    root: Path
+    state: State
+    locks: Locks
+    layers: Layers
+    images: ImageSource
+    session: Session
+    executor: Callable[[], Executor]
+    context: Callable[[str, Mapping[str, str]], ContextView]
+    scratch: Path
+    compression: Compression = field(default_factory=lambda: Compression("gzip", None))
+    needs_tree: frozenset[str] = frozenset()
+    trust: HostTrust | None = None
+    shm_size: int = 0
+    now_ns: int = 0
+    userxattr: bool = False
+    _materialized: dict[int, LayerRef] = field(default_factory=dict)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def as_layers(self, result: LayerRef | LocalRef, cancel: Cancel) -> LayerRef:
+        """Return a result as a chain; a live directory is copied into a tree of its own (once per build)."""
+        if isinstance(result, LayerRef):
+            return result
+        with self._guard:
+            known = self._materialized.get(id(result.view))
+            if known is None:
+                from lamina.layer.recipe import CopyOptions, Plan
+                from lamina.layer.union import Union
+
+                plan = Plan(Union([]), now_ns=self.now_ns)
+                plan.copy(result.view, "/", "/", CopyOptions(dir_copy_contents=True, create_dest_path=True))
+                known = self.layers.add_tree(LayerRef(None), plan.items(), "context for a bind mount", cancel)
+                self._materialized[id(result.view)] = known
+        return known
+
+
+def not_offered(kind: str, name: str, option: str) -> InputError:
+    """Return the error for a secret or agent that the build asks for and nobody gave."""
+    return InputError(f"{kind} {name!r} was not given to this build", hint=f"add {option}")

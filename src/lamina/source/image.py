@@ -1,0 +1,239 @@
+"""Images as sources: a name becomes a pinned manifest, a manifest becomes rows of layers, blobs come when needed.
+
+Order of look-up: the store (what was built, loaded or pulled), then what an earlier build pinned, then the
+registry; `pull` asks the registry always. Manifest and config of a resolved image are kept as blobs, so that the
+next build needs no network.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.cancel import Cancel
+from lamina.errors import InputError, StorageError
+from lamina.oci.config import MAX_CONFIG_BYTES, ImageConfig, parse_config
+from lamina.oci.descriptor import Descriptor
+from lamina.oci.digest import Digest
+from lamina.oci.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_any
+from lamina.oci.platform import Platform, choose_platform
+from lamina.oci.reference import Reference
+from lamina.registry.client import Registry
+from lamina.snapshot.layers import Layers
+from lamina.snapshot.rows import LayerRow, dump_origin, parse_origin
+from lamina.state.db import State
+from lamina.store.store import Store
+
+_MAX_DEPTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedImage:
+    """An image for one platform.
+
+    Attributes:
+        reference: pinned to the digest that the name stood for (of the index, where there is one).
+        digest: of this platform's manifest.
+        origin: where its blobs come from, see `dump_origin`; "" when all are in the store.
+    """
+
+    reference: Reference
+    digest: Digest
+    manifest: Manifest
+    config: ImageConfig
+    origin: str = ""
+
+
+class ImageSource:
+    """Resolves image names for one build. Thread-safe.
+
+    Args:
+        registry: makes the registry client when it is first needed.
+        pull: ask the registry even when the store has the tag.
+        platform: what images are chosen for when an op names no platform.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        state: State,
+        layers: Layers,
+        registry: Callable[[], Registry],
+        *,
+        platform: Platform,
+        pull: bool = False,
+    ) -> None:
+        self._store, self._state, self._layers = store, state, layers
+        self._registry, self._platform, self._pull = registry, platform, pull
+        self._known: dict[tuple[str, str], ResolvedImage] = {}
+        self._guard = threading.Lock()
+        self._layouts: dict[str, Path] = {}
+
+    def offer_layout(self, name: str, path: Path) -> None:
+        """Make the layout at `path` known as the source of `oci-layout://name@...`."""
+        self._layouts[name] = path
+
+    def resolve(self, reference: Reference, platform: Platform | None, cancel: Cancel) -> ResolvedImage:
+        """Return what a name stands for.
+
+        Raises:
+            InputError: nothing for this platform, or a malformed image.
+            NetworkError: the registry cannot be asked or does not have it.
+        """
+        platform = platform or self._platform
+        key = (str(reference), str(platform))
+        with self._guard:
+            known = self._known.get(key)
+        if known is None:
+            known = None if self._pull and not reference.digest else self._from_store(reference, platform)
+            known = known or self._from_pin(reference, platform) or self._from_registry(reference, platform)
+            pinned = (str(known.reference), str(platform))
+            with self._guard:
+                self._known[key] = self._known[pinned] = known
+        return known
+
+    def from_layout(self, reference: Reference, platform: Platform | None) -> ResolvedImage:
+        """Return an image of an offered OCI layout; its blobs are copied in when needed."""
+        name = reference.familiar().partition("@")[0].partition(":")[0]
+        path = self._layouts.get(name)
+        if path is None or reference.digest is None:
+            raise InputError(f"no OCI layout was offered as {name!r}", hint=f"--build-context {name}=oci-layout://DIR")
+        layout = Store(path)
+        raw = layout.read(reference.digest, MAX_MANIFEST_BYTES)
+        return self._load(layout, raw, reference, platform or self._platform, dump_origin(str(path), "layout"))
+
+    def add_layers(self, image: ResolvedImage) -> int | None:
+        """Return the top of the image's chain, noting layers that are not known yet. Fetches nothing."""
+        parent: int | None = None
+        for descriptor, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
+            parent = self._layers.add_remote(
+                parent,
+                diff_id=diff_id,
+                blob=descriptor.digest,
+                blob_size=descriptor.size,
+                media_type=descriptor.media_type,
+                origin=image.origin,
+                description=image.reference.familiar(),
+            )
+        self._layers.rows.touch(parent)
+        return parent
+
+    def fetch(self, row: LayerRow, cancel: Cancel) -> None:
+        """Bring the blob of a remote layer into the store, verified against its descriptor."""
+        kind, where = parse_origin(row.origin)
+        descriptor = row.descriptor()
+        assert descriptor is not None
+        if kind == "layout":
+            with Store(Path(where)).open(descriptor.digest) as source, self._store.ingest(descriptor) as ingest:
+                while data := source.read(1 << 20):
+                    cancel.check()
+                    ingest.write(data)
+                ingest.commit()
+            return
+        self._registry_blob(Reference.parse(where), descriptor)
+
+    def _registry_blob(self, reference: Reference, descriptor: Descriptor) -> None:
+        with self._store.ingest(descriptor) as ingest:
+            self._registry().blob(reference, descriptor, ingest)
+            ingest.commit()
+
+    # -- the three places
+
+    def _from_store(self, reference: Reference, platform: Platform) -> ResolvedImage | None:
+        descriptor = self._store.resolve(str(Reference(reference.registry, reference.repository, reference.tag)))
+        if reference.digest is not None and (descriptor is None or descriptor.digest != reference.digest):
+            if not self._store.has(reference.digest):
+                return None
+            raw = self._store.read(reference.digest, MAX_MANIFEST_BYTES)
+        elif descriptor is None:
+            return None
+        else:
+            raw = self._store.read(descriptor.digest, MAX_MANIFEST_BYTES)
+        try:
+            return self._load(self._store, raw, reference, platform, self._origin(reference))
+        except StorageError:
+            return None  # not whole here: ask the registry
+
+    def _origin(self, reference: Reference) -> str:
+        return dump_origin(str(reference), "registry")
+
+    def _from_pin(self, reference: Reference, platform: Platform) -> ResolvedImage | None:
+        """Return what an earlier build resolved this tag to, so that builds do not ask the network again."""
+        if self._pull or reference.digest is not None:
+            return None
+        row = self._state.execute("SELECT value FROM memo WHERE key = ?", (pin_key(reference, platform),)).fetchone()
+        if row is None:
+            return None
+        digest = Digest(json.loads(row[0])["digest"])
+        return self._from_store(reference.with_digest(digest), platform) if self._store.has(digest) else None
+
+    def _from_registry(self, reference: Reference, platform: Platform) -> ResolvedImage:
+        registry = self._registry()
+        top, top_raw = registry.manifest(reference)
+        self._store.add(top_raw)
+        found = parse_any(top_raw, top.media_type, str(reference))
+        for _ in range(_MAX_DEPTH):
+            if isinstance(found, Manifest):
+                break
+            child = _choose(found, platform, reference)
+            _, raw = registry.manifest(Reference(reference.registry, reference.repository, "", child.digest))
+            self._store.add(raw)
+            found = parse_any(raw, child.media_type, str(reference))
+        else:
+            raise InputError("the index is nested too deeply", where=str(reference))
+        if not self._store.has(found.config.digest):
+            self._registry_blob(reference, found.config)
+        pinned = reference.with_digest(top.digest)
+        image = self._load(self._store, top_raw, pinned, platform, self._origin(reference))
+        self._state.execute(
+            "INSERT OR REPLACE INTO memo VALUES (?, ?, ?)",
+            (pin_key(reference, platform), json.dumps({"digest": pinned.digest}), time.time()),
+        )
+        return image
+
+    def _load(self, store: Store, raw: bytes, reference: Reference, platform: Platform, origin: str) -> ResolvedImage:
+        """Return the image that `raw` leads to within `store`."""
+        where = reference.familiar()
+        found = parse_any(raw, "", where)
+        top = found.descriptor().digest
+        for _ in range(_MAX_DEPTH):
+            if isinstance(found, Manifest):
+                break
+            child = _choose(found, platform, reference)
+            found = parse_any(store.read(child.digest, MAX_MANIFEST_BYTES), child.media_type, where)
+        else:
+            raise InputError("the index is nested too deeply", where=where)
+        config = parse_config(store.read(found.config.digest, MAX_CONFIG_BYTES), where)
+        config.check_layers(len(found.layers), where)
+        pinned = reference if reference.digest else reference.with_digest(top)
+        return ResolvedImage(pinned, found.descriptor().digest, found, config, origin)
+
+
+def pin_key(reference: Reference, platform: Platform) -> str:
+    """Return under which key the state file notes what a tag was resolved to."""
+    return f"pin:{reference}:{platform}"
+
+
+def _choose(index: Index, platform: Platform, reference: Reference) -> Descriptor:
+    """Return the entry for `platform`.
+
+    Raises:
+        InputError: there is none; the message lists what there is.
+    """
+    offers = [entry for entry in index.manifests if entry.platform is None or entry.platform.os != "unknown"]
+    found = choose_platform(platform, offers, lambda entry: entry.platform)
+    if found is None and len(offers) == 1 and offers[0].platform is None:
+        found = offers[0]
+    if found is None:
+        there = sorted({str(entry.platform) for entry in offers if entry.platform})
+        raise InputError(
+            f"no image for {platform} in {reference.familiar()}; it has {', '.join(there) or 'no platforms'}",
+            hint="choose another with --platform, or FROM --platform=",
+        )
+    return found
+
+
