@@ -18,6 +18,7 @@ from pathlib import Path
 from lamina.engine.options import Environment
 from lamina.errors import Error
 
+_SINGLE = "steps can only run as root"
 _TRY_OVERLAY = """
 import os, sys
 from lamina.executor import kernel, overlay
@@ -25,7 +26,11 @@ base, userns = sys.argv[1], sys.argv[2] == "1"
 names = ["lower", "upper", "work", "merged"]
 for name in names:
     os.mkdir(os.path.join(base, name))
-kernel.unshare(0x00020000 | (0x10000000 if userns else 0))
+if userns:
+    from lamina.executor.userns import enter_user_namespace
+    enter_user_namespace()
+else:
+    kernel.unshare(0x00020000)
 kernel.mount("", "/", flags=(1 << 18) | (1 << 14))
 lower, upper, work, merged = (os.path.join(base, name) for name in names)
 options = f"lowerdir={lower},upperdir={upper},workdir={work}" + (",userxattr" if userns else "")
@@ -97,13 +102,13 @@ def _user(environment: Environment) -> Finding:
         mend = "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
         return Finding("missing", "user namespaces", "restricted by AppArmor", mend)
     if shutil.which("newuidmap", path=environment.search_path) is None:
-        return Finding("missing", "user namespaces", "newuidmap is missing", "apt-get install uidmap")
+        return Finding("note", "user namespaces", f"no newuidmap: {_SINGLE}", "apt-get install uidmap")
     name = pwd.getpwuid(os.geteuid()).pw_name
     for path in ("/etc/subuid", "/etc/subgid"):
         owners = [line.partition(":")[0] for line in _read(path).splitlines()]
         if name not in owners and str(os.geteuid()) not in owners:
             mend = f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}"
-            return Finding("missing", "user namespaces", f"no subordinate ids for {name} in {path}", mend)
+            return Finding("note", "user namespaces", f"no ids for {name} in {path}: {_SINGLE}", mend)
     return Finding("ok", "user namespaces", f"subordinate ids for {name}")
 
 
