@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pytest
-
 from lamina.cancel import Cancel
 from lamina.errors import MachineError
 from lamina.executor.executor import Executor
@@ -24,6 +22,8 @@ APPLETS = _WORDS.split()
 
 def require(name: str) -> Runtime:
     """Return the runtime, or skip and say what is missing."""
+    import pytest  # not there for the Python that runs executor_as_user.py
+
     if os.geteuid() != 0:
         pytest.skip("needs root")
     if not BUSYBOX.exists():

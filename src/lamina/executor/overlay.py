@@ -2,7 +2,8 @@
 
 The options of mount(2) must fit in a page, so the mount is made from the deepest directory that all parts share,
 with relative names; if that is still too long, the new mount API takes one lower at a time (Linux 6.7).
-`redirect_dir=off,metacopy=off,index=off` keep the upper directory meaningful on its own: it is a layer's tree.
+`redirect_dir=nofollow,metacopy=off,index=off` keep the upper directory meaningful on its own: it is a layer's tree
+(nofollow and not off: off may still follow, and is refused together with `userxattr`).
 `volatile` spares the sync of the upper at unmount: durability is the store's business (see `snapshot/`).
 
 Runs in the helper only: it changes the working directory, which must be private to a single thread.
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PAGE = 4096
-_BASE = ("redirect_dir=off", "metacopy=off", "index=off")
+_BASE = ("redirect_dir=nofollow", "metacopy=off", "index=off")
 _ODD = (":", ",", "\\")  # would need quoting in an option string; the config API takes them as they are
 
 
