@@ -1,12 +1,27 @@
-"""Unpack a build context that comes as a tar archive: the strict reader of `layer`, into a fresh directory."""
+"""Unpack a build context that comes as a tar archive: the strict reader of `layer`, into a fresh directory.
+
+The archive is read once. Nothing is written outside the directory: every path is opened beneath it, links in a
+path are refused. Owners are not kept, since they never count in a context; devices and fifos are passed over.
+"""
 
 from __future__ import annotations
 
-from lamina.errors import NotYetError
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import BinaryIO
+from lamina.cancel import Cancel
+from lamina.exporter.files_out import export_tree
+from lamina.exporter.protocol import Surroundings
+from lamina.layer.compress import open_stream
+from lamina.layer.entry import Entry, FileSlice, Item
+from lamina.layer.tar_read import iter_entries
+
+_IN_MEMORY = 1 << 20
+"""Files up to this size go through memory, larger ones through a temporary file."""
+_CHUNK = 1 << 20
 
 
 def unpack_context(head: bytes, stream: BinaryIO, directory: str) -> None:
@@ -14,5 +29,61 @@ def unpack_context(head: bytes, stream: BinaryIO, directory: str) -> None:
 
     Raises:
         InputError: the archive is malformed or leaves its root.
+        StorageError: something could not be written.
     """
-    raise NotYetError("a context archive on standard input", hint="unpack it and name the directory")
+    with tempfile.TemporaryDirectory(prefix="lamina-spool-", dir=os.path.dirname(directory)) as spool:
+        items = _items(_rejoined(head, stream), spool)
+        export_tree(items, Path(directory), Surroundings(Cancel(), Path(directory)))
+
+
+def _rejoined(head: bytes, stream: BinaryIO) -> Callable[[int], bytes]:
+    """Return a function that reads `head` and then the rest of `stream`."""
+    rest = head
+
+    def read(size: int) -> bytes:
+        nonlocal rest
+        if rest:
+            data, rest = rest[:size], rest[size:]
+            return data
+        return stream.read(size)
+
+    return read
+
+
+def _items(read: Callable[[int], bytes], spool: str) -> Iterator[Item]:
+    """Yield the archive's entries with their content, and directories that it leaves out before what is in them."""
+    known = {""}
+    for entry, reader in iter_entries(open_stream(read)):
+        if entry.kind in "cbpw" or not entry.path:
+            continue
+        for parent in _parents(entry.path):
+            if parent not in known:
+                known.add(parent)
+                yield Item(Entry(parent, "d", 0o755))
+        if entry.kind == "d":
+            known.add(entry.path)
+        if entry.kind != "f":
+            yield Item(entry)
+        elif entry.size <= _IN_MEMORY:
+            yield Item(entry, _read_all(reader))
+        else:
+            path = os.path.join(spool, "file")
+            with open(path, "wb") as file:
+                while data := reader(_CHUNK):
+                    file.write(data)
+            yield Item(entry, FileSlice(spool, "file"))
+
+
+def _read_all(read: Callable[[int], bytes]) -> bytes:
+    parts = []
+    while data := read(_CHUNK):
+        parts.append(data)
+    return b"".join(parts)
+
+
+def _parents(path: str) -> Iterator[str]:
+    """Yield the directories that `path` lies in, outermost first."""
+    end = path.find("/")
+    while end >= 0:
+        yield path[:end]
+        end = path.find("/", end + 1)

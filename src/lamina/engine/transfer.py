@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,24 +19,24 @@ from lamina.cancel import Cancel
 from lamina.engine.images import ImageRow, find_image, row_of
 from lamina.engine.options import Environment
 from lamina.engine.place import CredentialSource, Place
-from lamina.errors import InputError, NotYetError
+from lamina.errors import InputError
+from lamina.exporter.archive_in import load_archive
+from lamina.exporter.image import push_images
 from lamina.exporter.images import ImageSet
-from lamina.exporter.layout_out import make_bundle, write_archive
-from lamina.exporter.protocol import Surroundings
+from lamina.exporter.layout_in import load_layout
+from lamina.exporter.protocol import Result, Surroundings
+from lamina.exporter.save import save_images
 from lamina.image.assemble import ImageIndex
 from lamina.image.view import iter_manifests, load_image
 from lamina.oci.descriptor import Descriptor
-from lamina.oci.manifest import Manifest, parse_any
 from lamina.oci.media_types import INDEX_TYPES
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
 from lamina.progress import Sink, StatusEvent, VertexEvent
-from lamina.store.reach import children
 from lamina.store.store import Store, StoredImage
 
 PARALLEL = 4
 """Blobs that move at once."""
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,24 +122,12 @@ def push(environment: Environment, name: str, side: Side, *, destination: str = 
         Place(environment, side.cancel, credentials=side.credentials, on_bytes=vertex.moved) as place,
     ):
         found = find_image(place.store, name)
-        _push_tree(place, found.descriptor, reference, _lenders(place.store, reference))
+        images = _image_set(place.store, found)
+        lenders = _lenders(place.store, reference)
+        layers = [layer.descriptor.digest for image in images.images for layer in image.layers]
+        result = Result((), place.store, mount_from=dict.fromkeys(layers, lenders))
+        push_images(result, images, (str(reference),), place.registry, side.cancel)
         return row_of(place.store, StoredImage(str(reference), found.descriptor))
-
-
-def _push_tree(place: Place, top: Descriptor, reference: Reference, lenders: Sequence[Reference]) -> None:
-    """Push what `top` names before `top` itself: blobs, then manifests by digest, at last the tag."""
-    raw = place.store.read(top.digest)
-    parsed = parse_any(raw, top.media_type, str(reference))
-    if isinstance(parsed, Manifest):
-
-        def send(descriptor: Descriptor) -> None:
-            place.registry.push_blob(reference, descriptor, lambda: place.store.open(descriptor.digest), lenders)
-
-        _each(place.cancel, _unique([parsed.config, *parsed.layers]), send)
-    else:
-        for child in parsed.manifests:
-            _push_tree(place, child, Reference(reference.registry, reference.repository, "", child.digest), lenders)
-    place.registry.push_manifest(reference, parsed.media_type, raw)
 
 
 def _lenders(store: Store, reference: Reference) -> list[Reference]:
@@ -176,9 +165,9 @@ def save(
         Place(environment, side.cancel, credentials=side.credentials) as place,
     ):
         found = [find_image(place.store, name) for name in names]
-        sets = [_image_set(place.store, image) for image in found]
         around = Surroundings(side.cancel, Path.cwd(), stdout=stdout, progress=vertex.moved)
-        write_archive(make_bundle(sets, docker=archive == "docker"), place.store, dest, around)
+        wanted = [(image.descriptor, (image.name,) if image.name else ()) for image in found]
+        save_images(place.store, wanted, dest, around, archive=archive)
         return [row_of(place.store, image) for image in found]
 
 
@@ -192,78 +181,39 @@ def _image_set(store: Store, image: StoredImage) -> ImageSet:
     return ImageSet(views, None, names)
 
 
-def load(environment: Environment, source: str, side: Side, *, name: str = "") -> list[ImageRow]:
-    """Read images into the store, from an OCI layout directory or an archive of one (or of docker's kind).
+def load(environment: Environment, source: str, side: Side, *, name: str = "", stdin: BinaryIO) -> list[ImageRow]:
+    """Read images into the store, from an OCI layout directory or an archive of one, or of docker's kind.
 
     Args:
         environment: the machine's side.
         source: path, "-" for standard input.
         side: the user's side.
         name: for an image that brings no name of its own.
+        stdin: what "-" reads.
 
     Raises:
-        InputError: it is neither, or malformed.
-        StorageError: a blob is missing or damaged.
+        InputError: it is neither, or an image in it is not sound.
+        StorageError: the store cannot be written.
     """
-    if source != "-" and Path(source).is_dir():
-        return load_layout(environment, Path(source), side, name=name)
-    raise NotYetError("loading archives", hint="unpack it and load the directory")
-
-
-def load_layout(environment: Environment, path: Path, side: Side, *, name: str = "") -> list[ImageRow]:
-    """Copy the images of an OCI layout directory into the store.
-
-    Args:
-        environment: the machine's side.
-        path: the layout's directory.
-        side: the user's side.
-        name: for an image that brings no name of its own; only where the layout holds exactly one.
-
-    Raises:
-        InputError: the directory is no layout, or the name does not say which of several it is for.
-        StorageError: a blob is missing or damaged.
-    """
-    if not (path / "oci-layout").is_file():
-        raise InputError("not an OCI layout", where=str(path), hint="it holds no file oci-layout")
-    source = Store(path, create=False)
-    images = source.images()
-    if name and len(images) != 1:
-        raise InputError(f"the layout holds {len(images)} images, and one name was given", where=str(path))
     with (
-        _Vertex(side, f"loading {path}") as vertex,
+        _Vertex(side, f"loading {source}") as vertex,
         Place(environment, side.cancel, credentials=side.credentials) as place,
     ):
-        rows = []
-        for image in images:
-            _copy_tree(source, place.store, image.descriptor, vertex, side.cancel)
-            kept = _stored_name(name or image.name)
-            place.store.tag(kept, image.descriptor, keep_dangling=True)
-            rows.append(row_of(place.store, StoredImage(kept, image.descriptor)))
-        return rows
+        if source != "-" and Path(source).is_dir():
+            stored = load_layout(place.store, Path(source), name=name, cancel=side.cancel, progress=vertex.moved)
+        else:
+            with nullcontext(stdin) if source == "-" else _open(source) as file:
+                stored = load_archive(
+                    place.store, file.read, name=name, cancel=side.cancel, progress=vertex.moved, where=source
+                )
+        return [row_of(place.store, image) for image in stored]
 
 
-def _copy_tree(source: Store, target: Store, top: Descriptor, vertex: _Vertex, cancel: Cancel) -> None:
-    """Copy everything that `top` names, then `top`; each blob is checked as it is written."""
-    for child in children(source, top):
-        _copy_tree(source, target, child, vertex, cancel)
-    if target.has(top.digest):
-        return
-    with source.open(top.digest) as blob, target.ingest(top) as ingest:
-        copied = 0
-        while data := blob.read(_CHUNK):
-            cancel.check()
-            ingest.write(data)
-            copied += len(data)
-            vertex.moved(str(top.digest), copied, top.size)
-        ingest.commit()
-
-
-def _stored_name(name: str) -> str:
-    """Return the full form of a name that an archive brings; names that are no references get lost."""
+def _open(path: str) -> BinaryIO:
     try:
-        return str(Reference.parse(name)) if name else ""
-    except InputError:
-        return ""
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=path) from error
 
 
 def _unique(descriptors: Iterable[Descriptor]) -> list[Descriptor]:

@@ -19,6 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Read the archive and print the names that came."""
     import os
+    import sys
 
     from lamina.cli.terminal import clean_name
     from lamina.cli.transfer import transfer
@@ -27,6 +28,7 @@ def run(args: Namespace) -> int:
 
     if args.input == "-" and os.isatty(0):
         raise InputError("standard input is a terminal", hint="redirect an archive into it or use -i FILE")
-    for row in transfer(args, lambda env, side: load(env, args.input, side, name=args.tag)):
+    stdin = sys.stdin.buffer
+    for row in transfer(args, lambda env, side: load(env, args.input, side, name=args.tag, stdin=stdin)):
         print(f"loaded: {clean_name(row.name or row.image_id)}")
     return 0
