@@ -33,8 +33,12 @@ def archive(*members: tuple[str, bytes | str | None]) -> bytes:
 
 
 WHOLE = archive(
-    ("Dockerfile", b"FROM scratch\n"), (".dockerignore", b"*.o\n"), ("deep/er/file", b"x"), ("big", BIG), ("link", "big")
-)  # fmt: skip
+    ("Dockerfile", b"FROM scratch\n"),
+    (".dockerignore", b"*.o\n"),
+    ("deep/er/file", b"x"),
+    ("big", BIG),
+    ("link", "big"),
+)
 
 
 @pytest.mark.parametrize("data", [WHOLE, gzip.compress(WHOLE)], ids=["tar", "gzip"])
