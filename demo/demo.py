@@ -92,13 +92,11 @@ def build_web(*options: str) -> None:
     command = lamina("build", "-t", IMAGE, "--ca", "host", *options)
     config = pip_config()
     if config:
-        (WORK / "pip.conf").write_text(config)
-        (WORK / "pip.conf").chmod(0o600)
-        command += ["--secret", f"id=pip,src={WORK / 'pip.conf'}"]
+        command += ["--secret", "id=pip,env=LAMINA_DEMO_PIP_CONF"]
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"):
         if os.environ.get(name):
             command += ["--build-arg", name]
-    subprocess.run([*command, str(WORK / "web")], check=True)
+    subprocess.run([*command, str(WORK / "web")], env={**os.environ, "LAMINA_DEMO_PIP_CONF": config}, check=True)
 
 
 def pip_config() -> str:
