@@ -217,6 +217,48 @@ def test_130_lowers_mount_and_the_topmost_wins(bench: Bench, tmp_path: Path) -> 
     assert output == "129"
 
 
+def test_names_too_long_for_a_page_mount_too(bench: Bench, tmp_path: Path) -> None:
+    """130 names of 60 characters, one lower at a time by the new mount API."""
+    trees = []
+    for number in range(130):
+        tree = tmp_path / "trees" / f"{number:060}"
+        tree.mkdir(parents=True)
+        trees.append(str(tree))
+    (tmp_path / "trees" / f"{129:060}" / "which").write_text("129")
+
+    result = bench.sh("cat /which", rootfs=bench.rootfs(lowers=(*trees[::-1], str(bench.lower))))
+
+    assert result == "129"
+
+
+def test_a_lower_with_an_odd_name_mounts(bench: Bench, tmp_path: Path) -> None:
+    """Colon, comma and backslash mean something in mount options."""
+    tree = tmp_path / "a:b,c\\d"
+    tree.mkdir()
+    (tree / "which").write_text("odd")
+
+    assert bench.sh("cat /which", rootfs=bench.rootfs(lowers=(str(tree), str(bench.lower)))) == "odd"
+
+
+def test_a_control_group_parent_is_honoured_and_cleaned_up(bench: Bench) -> None:
+    """The step runs in a group below it, which is gone afterwards; the helper is back in its own."""
+    parent = "builds-of-a-test"
+    try:
+        inside = bench.sh("cat /proc/self/cgroup", cgroup_parent=parent)
+    except MachineError as error:
+        if "crun" in str(error) or "cannot use control group" in str(error):
+            pytest.skip(str(error))
+        raise
+    after = bench.sh("cat /proc/self/cgroup")
+
+    assert f"/{parent}/lamina-" in inside
+    assert parent not in after
+    made = [path for path in Path("/sys/fs/cgroup").glob(f"**/{parent}") if path.is_dir()]
+    assert all(not list(path.glob("lamina-*")) for path in made)
+    for path in made:
+        path.rmdir()
+
+
 # What a step leaves behind
 
 
