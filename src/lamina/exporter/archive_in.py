@@ -8,7 +8,7 @@ archive, so there is none to escape from. Links inside (docker of old shares lay
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ from lamina.store.store import Store, StoredImage
 
 MAX_FILES = 100_000
 _MAX_LINKS = 8
+_CHUNK_BYTES = 1 << 20
 _KEPT = ("oci-layout", "index.json", "manifest.json")
 
 
@@ -111,36 +112,37 @@ def _take_in(store: Store, read: Callable[[int], bytes], cancel: Cancel, progres
             base = posixpath.dirname(path) if entry.kind == "l" else ""
             contents.links[path] = posixpath.normpath(posixpath.join(base, entry.target))
         elif entry.kind == "f" and path in _KEPT:
-            contents.kept[path] = _read_small(reader, entry.size, where)
+            contents.kept[path] = _read_small(_chunks(reader, cancel), entry.size, where)
         elif entry.kind == "f":
-            contents.blobs[path] = _store_file(store, path, entry.size, reader, cancel, progress)
+            contents.blobs[path] = _store_file(store, path, entry.size, _chunks(reader, cancel), progress)
     return contents
 
 
-def _read_small(reader: Callable[[int], bytes], size: int, where: str) -> bytes:
+def _read_small(chunks: Iterator[bytes], size: int, where: str) -> bytes:
     """Return the content of a file that is kept in memory."""
     if size > MAX_BYTES:
         raise InputError(f"a manifest of {size} bytes, more than the {MAX_BYTES} allowed", where=where)
-    parts = []
-    while chunk := reader(1 << 20):
-        parts.append(chunk)
-    return b"".join(parts)
+    return b"".join(chunks)
 
 
-def _store_file(
-    store: Store, path: str, size: int, reader: Callable[[int], bytes], cancel: Cancel, progress: Progress
-) -> tuple[Digest, int]:
+def _store_file(store: Store, path: str, size: int, chunks: Iterator[bytes], progress: Progress) -> tuple[Digest, int]:
     """Store one file; one that is named by a digest must have it."""
     expected = None
     parts = path.split("/")
     if len(parts) == 3 and parts[0] == "blobs":
         expected = Descriptor("", Digest(f"{parts[1]}:{parts[2]}"), size)
     with store.ingest(expected) as ingest:
-        while chunk := reader(1 << 20):
-            cancel.check()
+        for chunk in chunks:
             ingest.write(chunk)
             progress(path, ingest.offset, size)
         return ingest.commit()
+
+
+def _chunks(reader: Callable[[int], bytes], cancel: Cancel) -> Iterator[bytes]:
+    """Yield what a reader gives until its end."""
+    while chunk := reader(_CHUNK_BYTES):
+        cancel.check()
+        yield chunk
 
 
 def _from_layout(contents: _Contents, where: str) -> list[Found]:

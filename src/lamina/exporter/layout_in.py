@@ -6,6 +6,7 @@ Blobs are copied through the store's ingest, so that a layout that lies about di
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from lamina.cancel import Cancel
@@ -50,26 +51,30 @@ def load_layout(
         raise InputError(f"the layout has no image {tag!r}", where=where, hint=f"there is: {there}")
     source = Store(path, create=False)
     copied: set[Digest] = set()
+
+    def copy(descriptor: Descriptor) -> None:
+        if not store.has(descriptor.digest) and source.has(descriptor.digest):
+            _copy_blob(source, store, descriptor, cancel, progress)
+
     for descriptor in chosen:
-        _copy(source, store, descriptor, copied, cancel, progress)
+        _copy_all(store, descriptor, copied, copy, where)
     found = merge_found(Found(descriptor, names_of(descriptor)) for descriptor in chosen)
     return adopt(store, found, name, cancel, where)
 
 
-def _copy(
-    source: Store, store: Store, root: Descriptor, copied: set[Digest], cancel: Cancel, progress: Progress
+def _copy_all(
+    store: Store, root: Descriptor, seen: set[Digest], copy: Callable[[Descriptor], None], where: str
 ) -> None:
     """Copy everything below `root` that the source has; what it lacks is found by the check that follows."""
     stack = [(root, 0)]
     while stack:
         descriptor, depth = stack.pop()
-        if descriptor.digest in copied:
+        if descriptor.digest in seen:
             continue
-        copied.add(descriptor.digest)
-        if depth > MAX_DEPTH or len(copied) > MAX_BLOBS:
-            raise InputError("an index nested more deeply or larger than any real one", where=str(source.root))
-        if not store.has(descriptor.digest) and source.has(descriptor.digest):
-            _copy_blob(source, store, descriptor, cancel, progress)
+        seen.add(descriptor.digest)
+        if depth > MAX_DEPTH or len(seen) > MAX_BLOBS:
+            raise InputError("an index nested more deeply or larger than any real one", where=where)
+        copy(descriptor)
         if store.has(descriptor.digest):
             stack += [(child, depth + 1) for child in children(store, descriptor)]
 

@@ -45,7 +45,11 @@ class Memory:
         self._lock = threading.Lock()
 
     def push_blob(
-        self, ref: Reference, descriptor: Descriptor, open: Callable[[], BinaryIO], mount_from: Sequence[Reference] = ()
+        self,
+        ref: Reference,
+        descriptor: Descriptor,
+        open: Callable[[], BinaryIO],  # noqa: A002 - the client's name
+        mount_from: Sequence[Reference] = (),
     ) -> None:
         key = f"{ref}@{descriptor.digest}"
         with self._lock:
@@ -369,7 +373,7 @@ def test_local_refuses_content_that_changed(store: Store, tmp_path: Path) -> Non
     for size, content in ((4, wrong), (5, short)):
         items = [Item(Entry("f", "f", 0o644, size=size), content)]
         platform = PlatformResult(Platform("linux", "amd64"), lambda *_: make_image(store), lambda items=items: items)
-        with pytest.raises(StorageError, match="changed|short"):
+        with pytest.raises(StorageError, match=r"changed|short"):
             export(Result((platform,), store), parse_output("out"), surroundings(tmp_path))
 
         assert list((tmp_path / "out").iterdir()) == []
