@@ -1,0 +1,1 @@
+"""Generated from `llb/proto`; do not edit."""
