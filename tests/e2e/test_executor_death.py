@@ -6,12 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from e2e.executor_fixtures import require
+from e2e.executor_fixtures import open_bench, require
+from lamina.cancel import Cancel
+from lamina.errors import MachineError
+from lamina.executor.executor import Executor
 
 pytestmark = pytest.mark.e2e
 
@@ -79,3 +83,65 @@ def test_sigkill_leaves_no_process_and_no_mount(tmp_path: Path, runtime: str, vi
     assert wait_for_none(mounts, str(tmp_path)) == []
     assert list((tmp_path / "exec" / "helper").iterdir()) == []
     assert not list(Path("/sys/fs/cgroup").glob("*/lamina-*"))
+
+
+def test_close_ends_running_steps_and_refuses_new_ones(tmp_path: Path) -> None:
+    """A step in another thread gets an error, not silence; nothing restarts the helper behind our back."""
+    bench_of = open_bench(tmp_path, require("crun"))
+    bench = next(bench_of)
+    errors: list[Exception] = []
+    running = threading.Event()
+
+    def go() -> None:
+        try:
+            step = bench.step("sh", "-c", "echo x; exec sleep 900")
+            bench.executor.run(step, lambda *_: running.set(), Cancel())
+        except MachineError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    assert running.wait(60)
+    bench.executor.close()
+    thread.join(60)
+
+    assert len(errors) == 1
+    with pytest.raises(MachineError, match="closed"):
+        bench.run("true")
+    assert list(bench_of) == []
+
+
+def test_a_helper_that_cannot_start_says_why(tmp_path: Path) -> None:
+    """A Python that is not there."""
+    runtime = require("crun")
+    executor = Executor(runtime, tmp_path, python="/no/such/python")
+
+    with pytest.raises(MachineError, match="helper"):
+        executor.start()
+
+
+def test_an_ordinary_user_without_a_user_namespace_is_told(tmp_path: Path) -> None:
+    """The helper cannot make its namespaces; the error says so and what to do."""
+    require("crun")
+    tmp_path.chmod(0o777)
+    code = (
+        "import os, sys; os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n"
+        "from pathlib import Path; from lamina.cancel import Cancel; from lamina.executor.executor import Executor\n"
+        "from lamina.executor.step import Rootfs, Step; from lamina.executor.runtime import Runtime\n"
+        "os.makedirs('/dev/shm/' + sys.argv[1]); base = Path('/dev/shm') / sys.argv[1]\n"
+        "e = Executor(Runtime('/usr/bin/crun', 'crun'), base, python='/usr/bin/python3')\n"
+        "try: e.run(Step(('true',), Rootfs(('/',))), print, Cancel())\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+        "finally: e.close(); base.rmdir()\n"
+    )
+    name = f"lamina-test-{os.getpid()}"
+    done = subprocess.run(
+        ["/usr/bin/python3", "-B", "-c", code, name],
+        env={"PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert "MachineError cannot make the step helper's namespaces: Operation not permitted" in done.stdout, done.stderr

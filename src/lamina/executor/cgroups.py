@@ -30,11 +30,16 @@ def layout() -> str:
     return "v1" if _hierarchies() else "none"
 
 
-def hide_unified() -> None:
-    """On a hybrid machine, cover the unified hierarchy in our mount namespace: crun 1.8 refuses to start beside it."""
-    if layout() == "hybrid":
+def please_runtime() -> None:
+    """Show the runtime a layout that it accepts, in our mount namespace.
+
+    crun 1.8 refuses to start beside the unified hierarchy of a hybrid machine, and without any hierarchy at all;
+    an empty memory file system in its place looks like the old layout, of which it then uses nothing.
+    """
+    place = {"hybrid": f"{ROOT}/unified", "none": ROOT}.get(layout())
+    if place is not None and os.path.isdir(place):
         # Covered and not unmounted: in a user namespace, inherited mounts cannot be taken away.
-        kernel.mount("none", f"{ROOT}/unified", "tmpfs", kernel.MS_RDONLY, "size=0")
+        kernel.mount("none", place, "tmpfs", kernel.MS_RDONLY, "size=0")
 
 
 def make_read_only() -> None:

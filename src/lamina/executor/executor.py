@@ -56,6 +56,7 @@ class Executor:
         self._python = python
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
+        self._closed = False
         self._pid = 0
         self._errors = -1  # memory file that takes the helper's standard error
         self._place: Place | None = None
@@ -73,6 +74,8 @@ class Executor:
             MachineError: the helper process cannot be started.
         """
         with self._lock:
+            if self._closed:
+                raise MachineError("the executor is closed")
             if self._control is not None:
                 return
             self._place = read_place()
@@ -134,6 +137,7 @@ class Executor:
     def close(self) -> None:
         """End the helper with all that still runs under it; idempotent."""
         with self._lock:
+            self._closed = True
             control, self._control = self._control, None
             if control is None:
                 return
@@ -232,14 +236,16 @@ class Executor:
         control = self._control
         if control is None:
             return MachineError("the executor was closed while a step ran")
-        try:
-            said = control.recv(_ANSWER_BYTES, socket.MSG_DONTWAIT)
-            what = str(json.loads(said)["error"])
+        # It left requests unread, so the first call reports that (ECONNRESET); its words come with the second.
+        for _ in range(2):
+            try:
+                what = str(json.loads(control.recv(_ANSWER_BYTES, socket.MSG_DONTWAIT))["error"])
+            except (OSError, ValueError, KeyError):
+                continue
             hint = "run as root, or let user namespaces be made (see `lamina doctor`)"
             return MachineError(what, hint=hint)
-        except (OSError, ValueError, KeyError):
-            words = os.pread(self._errors, _ANSWER_BYTES, 0).decode("utf-8", "replace").strip().splitlines()
-            return MachineError("the step helper ended unexpectedly", log=words[-10:])
+        words = os.pread(self._errors, _ANSWER_BYTES, 0).decode("utf-8", "replace").strip().splitlines()
+        return MachineError("the step helper ended unexpectedly", log=words[-10:])
 
 
 def read_place() -> Place:

@@ -333,7 +333,7 @@ def _enter(home: str, runtime_name: str) -> None:
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("proc", "/proc", "proc", flags)
     kernel.mount("lamina", home, "tmpfs", kernel.MS_NOSUID, "mode=700")
-    cgroups.hide_unified()
+    cgroups.please_runtime()
     if runtime_name != "crun":
         cgroups.make_read_only()
     os.mkdir(f"{home}/state", 0o700)

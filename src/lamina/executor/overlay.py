@@ -83,5 +83,9 @@ def _mount_long(target: str, lowers: list[str], rest: list[str], settings: list[
 
 def clean_work(work: str) -> None:
     """Empty an overlay's work directory after unmounting, so that it may be used or removed by its owner."""
-    for name in os.listdir(work):
+    try:
+        names = os.listdir(work)
+    except OSError:
+        return  # its owner has removed it already
+    for name in names:
         shutil.rmtree(os.path.join(work, name), ignore_errors=True)

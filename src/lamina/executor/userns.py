@@ -107,8 +107,8 @@ def enter_user_namespace() -> str:
     return warning
 
 
-def exec_in_user_namespace(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
-    """Enter a user namespace and become `argv` there, with `env` as the whole environment.
+def exec_in_user_namespace(argv: Sequence[str], env: Mapping[str, str] | None = None) -> NoReturn:
+    """Enter a user namespace and become `argv` there, with `env` as the whole environment (None: the present one).
 
     Raises:
         MachineError: no user namespace, or the program cannot be executed.
@@ -117,6 +117,8 @@ def exec_in_user_namespace(argv: Sequence[str], env: Mapping[str, str]) -> NoRet
     if warning:
         os.write(2, f"warning: {warning}\n".encode())
     try:
+        if env is None:
+            os.execvp(argv[0], list(argv))
         os.execvpe(argv[0], list(argv), dict(env))
     except OSError as error:
         raise MachineError(f"cannot execute {argv[0]}: {error.strerror}") from error
@@ -138,8 +140,7 @@ def main() -> NoReturn:
         os.write(2, b"usage: python -m lamina.executor.userns -- PROGRAM [ARGUMENT...]\n")
         os._exit(2)
     try:
-        # The environment is handed through as it is, unread.
-        exec_in_user_namespace(arguments, dict(os.environ))
+        exec_in_user_namespace(arguments)
     except MachineError as error:
         os.write(2, (error.diagnostics() + "\n").encode("utf-8", "surrogateescape"))
         os._exit(error.exit_code)
