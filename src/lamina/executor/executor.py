@@ -22,7 +22,6 @@ import time
 
 from lamina.errors import CancelledError, MachineError
 from lamina.executor import wire
-from lamina.executor.helper import CONTROL_FD
 from lamina.executor.spec import ALL_CAPABILITIES, Place, build_config
 from lamina.executor.step import Step, StepResult
 
@@ -154,12 +153,12 @@ class Executor:
         arguments = [self._python, "-I", "-S", "-c", _LAUNCH, package_root]
         arguments += [self._home, self._runtime.path, self._runtime.name]
         actions = [
-            (os.POSIX_SPAWN_DUP2, control, CONTROL_FD + 1),  # out of the way of 0-3, whatever number it had
+            (os.POSIX_SPAWN_DUP2, control, wire.CONTROL_FD + 1),  # out of the way of 0-3, whatever number it had
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
             (os.POSIX_SPAWN_DUP2, 0, 1),
             (os.POSIX_SPAWN_DUP2, self._errors, 2),
-            (os.POSIX_SPAWN_DUP2, CONTROL_FD + 1, CONTROL_FD),
-            (os.POSIX_SPAWN_CLOSE, CONTROL_FD + 1),
+            (os.POSIX_SPAWN_DUP2, wire.CONTROL_FD + 1, wire.CONTROL_FD),
+            (os.POSIX_SPAWN_CLOSE, wire.CONTROL_FD + 1),
         ]
         return os.posix_spawn(self._python, arguments, {"LANG": "C.UTF-8"}, file_actions=actions)
 

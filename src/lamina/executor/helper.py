@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-CONTROL_FD = 3
 _FDS_PER_STEP = 4
 _MSG_CMSG_CLOEXEC = 0x40000000
 _NOT_FOUND = ("no such file or directory", "not found in $path")
@@ -342,9 +341,9 @@ def _enter(home: str, runtime_name: str) -> None:
 def main() -> None:
     """Run the helper; arguments are its home directory, the runtime's path and the runtime's name."""
     home, runtime, name = sys.argv[1:4]
-    os.closerange(CONTROL_FD + 1, 1 << 20)
-    os.set_inheritable(CONTROL_FD, False)
-    control = socket.socket(fileno=CONTROL_FD)
+    os.closerange(wire.CONTROL_FD + 1, 1 << 20)
+    os.set_inheritable(wire.CONTROL_FD, False)
+    control = socket.socket(fileno=wire.CONTROL_FD)
     try:
         os.setsid()  # Ctrl-C is for the build, which then tells us
     except PermissionError:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
+CONTROL_FD = 3  # where the helper finds its control socket
 MAX_HEADER_BYTES = 64 << 20
 _LENGTH_BYTES = 8
 
