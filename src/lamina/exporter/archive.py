@@ -1,17 +1,16 @@
 """Archives as exporters write them: a tar stream of a few files with short names that we chose ourselves.
 
-Plain ustar headers (POSIX.1-1988), sizes beyond 8 GiB in GNU's base-256 form, which docker, skopeo and every tar of
-this century read. No path, owner or time comes from outside: the entries of layers are written by `lamina.layer`.
-The same files always give the same bytes.
+Headers are those of `lamina.layer.tar_write`; owner and time are 0, so that the same files always give the same bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-BLOCK = 512
+from lamina.layer.entry import Entry
+from lamina.layer.tar_write import BLOCK, entry_headers
+
 _RECORD = 20 * BLOCK
-_MAX_OCTAL = 8**11 - 1
 
 
 class ArchiveWriter:
@@ -27,7 +26,7 @@ class ArchiveWriter:
 
     def directory(self, path: str) -> None:
         """Add a directory."""
-        self._put(_header(path + "/", 0, 0o755, b"5"))
+        self._put(b"".join(entry_headers(Entry(path, "d", 0o755))))
 
     def file(self, path: str, data: bytes) -> None:
         """Add a small file."""
@@ -35,7 +34,7 @@ class ArchiveWriter:
 
     def stream(self, path: str, size: int, chunks: Iterable[bytes]) -> None:
         """Add a file of `size` bytes; `chunks` must give exactly that many, else ValueError."""
-        self._put(_header(path, size, 0o644, b"0"))
+        self._put(b"".join(entry_headers(Entry(path, "f", 0o644, size=size))))
         left = size
         for chunk in chunks:
             left -= len(chunk)
@@ -56,18 +55,3 @@ class ArchiveWriter:
         if data:
             self._write(data)
             self._offset += len(data)
-
-
-def _header(path: str, size: int, mode: int, kind: bytes) -> bytes:
-    """Return the header block of one entry."""
-    name = path.encode("ascii")
-    if len(name) > 100:
-        raise ValueError(f"name too long for a plain header: {path}")
-    length = b"%011o\0" % size if size <= _MAX_OCTAL else b"\x80" + size.to_bytes(11, "big")
-    fields = [
-        name.ljust(100, b"\0"), b"%07o\0" % mode, b"%07o\0" % 0, b"%07o\0" % 0, length, b"%011o\0" % 0, b" " * 8, kind,
-    ]  # fmt: skip
-    block = b"".join(fields).ljust(257, b"\0") + b"ustar\x0000"
-    block = block.ljust(329, b"\0") + b"%07o\0" % 0 + b"%07o\0" % 0
-    block = block.ljust(BLOCK, b"\0")
-    return block[:148] + b"%06o\0 " % sum(block) + block[156:]

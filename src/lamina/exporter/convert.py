@@ -7,8 +7,10 @@ images only when that is forced): bytes that exist at a registry already are wor
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import BinaryIO
 
 from lamina.cancel import Cancel
 from lamina.errors import InputError
@@ -62,16 +64,15 @@ def convert_layer(store: Store, layer: LayerBlob, compression: str, level: int |
     Raises:
         CorruptError: its content does not have the diffID; nothing is stored.
     """
-    from lamina.layer.compress import Compression, compressor, decompressed
+    from lamina.layer.compress import Compression, open_compressor
 
     running = hashlib.new(layer.diff_id.algorithm)
     with store.open(layer.descriptor.digest) as file, store.ingest() as ingest:
-        packer = compressor(Compression(compression, level))
-        for chunk in decompressed(file.read):
-            cancel.check()
+        packer = open_compressor(Compression(compression, level), ingest.write)
+        for chunk in _unpacked(file, cancel):
             running.update(chunk)
-            ingest.write(packer.compress(chunk))
-        ingest.write(packer.flush())
+            packer.write(chunk)
+        packer.close()
         _compare(running.hexdigest(), layer.diff_id, str(layer.descriptor.digest))
         digest, size = ingest.commit()
     docker = layer.descriptor.media_type.startswith("application/vnd.docker.")
@@ -81,12 +82,9 @@ def convert_layer(store: Store, layer: LayerBlob, compression: str, level: int |
 
 def check_diff_id(store: Store, layer: LayerBlob, cancel: Cancel, where: str = "") -> None:
     """Raise `InputError` unless the layer, uncompressed, has its diffID. Costs reading the layer once."""
-    from lamina.layer.compress import decompressed
-
     running = hashlib.new(layer.diff_id.algorithm)
     with store.open(layer.descriptor.digest) as file:
-        for chunk in decompressed(file.read):
-            cancel.check()
+        for chunk in _unpacked(file, cancel):
             running.update(chunk)
     try:
         _compare(running.hexdigest(), layer.diff_id, where or str(layer.descriptor.digest))
@@ -101,6 +99,16 @@ def sniff_compression(store: Store, digest: Digest) -> str:
     if head.startswith(b"\x1f\x8b"):
         return "gzip"
     return "zstd" if head == b"\x28\xb5\x2f\xfd" else "uncompressed"
+
+
+def _unpacked(file: BinaryIO, cancel: Cancel) -> Iterator[bytes]:
+    """Yield the uncompressed bytes of a blob."""
+    from lamina.layer.compress import open_decompressor
+
+    read = open_decompressor(file.read)
+    while chunk := read(_CHUNK_BYTES):
+        cancel.check()
+        yield chunk
 
 
 def _must_convert(layer: LayerBlob, result: Result, spec: OutputSpec) -> bool:

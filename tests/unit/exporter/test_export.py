@@ -15,14 +15,17 @@ from typing import BinaryIO
 import pytest
 
 from lamina.errors import CancelledError, InputError, StorageError
+from lamina.exporter.convert import check_diff_id, sniff_compression
 from lamina.exporter.export import check_outputs, export
 from lamina.exporter.outputs import OutputSpec, parse_output
 from lamina.exporter.protocol import PlatformResult, Result
+from lamina.image.assemble import LayerBlob, assemble
 from lamina.image.view import load_image
 from lamina.layer.entry import Entry, FileSlice, Item
 from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest, sha256_digest
 from lamina.oci.manifest import parse_any, parse_index
+from lamina.oci.media_types import layer_compression
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
 from lamina.store import Store
@@ -384,3 +387,66 @@ def test_several_platforms_get_a_directory_each(store: Store, tmp_path: Path) ->
 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["linux_amd64", "linux_arm64"]
     assert len(FILES) > 1
+
+
+def test_tar_writes_owners_modes_and_links(store: Store, tmp_path: Path) -> None:
+    out = io.BytesIO()
+
+    export(make_result(store), parse_output("-"), surroundings(tmp_path, stdout=out))
+
+    out.seek(0)
+    with tarfile.open(fileobj=out) as tar:
+        members = {member.name: member for member in tar}
+        assert tar.extractfile("bin/alias").read() == b"hello"  # type: ignore[union-attr]
+    assert set(members) == {item.entry.path or "." for item in FILES}
+    assert members["etc/secret"].mode == 0o4640
+    assert members["bin/alias"].islnk()
+    assert members["run/pipe"].isfifo()
+    assert list(members).index("bin/alias") > list(members).index("bin/hello"), "a link comes after what it links to"
+
+
+@pytest.mark.parametrize("compression", ["zstd", "uncompressed", "gzip"])
+def test_layers_are_converted_to_the_compression_asked_for(store: Store, tmp_path: Path, compression: str) -> None:
+    outcome = export(make_result(store), parse_output(f"type=image,compression={compression}"), surroundings(tmp_path))
+
+    image = load_image(store, outcome.descriptor)
+    assert {layer_compression(layer.descriptor.media_type) for layer in image.layers} == {compression}
+    assert {sniff_compression(store, layer.descriptor.digest) for layer in image.layers} == {compression}
+    for layer in image.layers:
+        check_diff_id(store, layer, surroundings(tmp_path).cancel)
+    assert image.id == make_image(store).id, "the image ID is about content, not about compression"
+    assert store.check(full=True) == []
+
+
+def test_layers_of_a_base_are_converted_only_when_forced(store: Store, tmp_path: Path) -> None:
+    base = make_image(store).layers[0].descriptor.digest
+    result = make_result(store, base_layers=frozenset({base}))
+
+    kept = export(result, parse_output("type=image,compression=zstd"), surroundings(tmp_path))
+    forced = export(result, parse_output("type=image,compression=zstd,force-compression=true"), surroundings(tmp_path))
+
+    assert load_image(store, kept.descriptor).layers[0].descriptor.digest == base
+    assert load_image(store, forced.descriptor).layers[0].descriptor.digest != base
+
+
+def test_a_level_makes_a_difference(store: Store, tmp_path: Path) -> None:
+    sizes = []
+    for level in ("1", "19"):
+        spec = parse_output(f"type=image,compression=zstd,compression-level={level}")
+        outcome = export(make_result(store), spec, surroundings(tmp_path))
+        sizes.append(load_image(store, outcome.descriptor).layers[1].descriptor.size)
+
+    assert sizes[0] != sizes[1]
+
+
+def test_a_layer_that_is_not_what_it_says_is_never_converted(store: Store, tmp_path: Path) -> None:
+    image = make_image(store)
+    layers = [LayerBlob(image.layers[0].descriptor, image.layers[1].diff_id), image.layers[1]]
+    lying = assemble(layers, image.config.fields)
+    result = Result((PlatformResult(image.platform, lambda *_: lying, lambda: ()),), store, (NAME,))
+
+    with pytest.raises(StorageError, match="uncompressed"):
+        export(result, parse_output("type=image,compression=zstd"), surroundings(tmp_path))
+
+    assert store.images() == []
+    assert store.leftovers() == []
