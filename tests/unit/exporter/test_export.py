@@ -6,6 +6,7 @@ import io
 import json
 import os
 import stat
+import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Sequence
@@ -450,3 +451,22 @@ def test_a_layer_that_is_not_what_it_says_is_never_converted(store: Store, tmp_p
 
     assert store.images() == []
     assert store.leftovers() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small tmpfs")
+@pytest.mark.parametrize("output", ["type=oci,dest=small/x.tar", "type=oci,dest=small/x,tar=false"])
+def test_a_full_disk_at_the_destination_says_so(tmp_path: Path, output: str) -> None:
+    store = Store(tmp_path / "oci", durable=False)
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=True)
+    try:
+        with pytest.raises(StorageError, match=r"no space left.* free"):
+            export(make_result(store), parse_output(output), surroundings(tmp_path))
+
+        assert not (small / "x.tar").exists()
+        assert [path for path in small.rglob("*") if path.name.startswith(".")] == []
+        index = small / "x" / "index.json"
+        assert not index.exists() or json.loads(index.read_bytes())["manifests"] == [], "nothing half-written is named"
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
