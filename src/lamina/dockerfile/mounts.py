@@ -1,0 +1,238 @@
+"""The value of `RUN --mount`: comma-separated keys, checked into a `Mount`.
+
+In: the flag's text, and a function that expands one value. Out: `instructions.Mount`. Reference: Dockerfile reference,
+"RUN --mount"; keys and their limits are BuildKit's. Pure.
+
+Order as in BuildKit: the text is split at commas first, then each value is expanded, so a variable cannot add keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lamina.dockerfile.instructions import Mount
+from lamina.dockerfile.suggest import did_you_mean
+from lamina.errors import InputError, SourceRange
+
+_TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
+_SHARING = ("shared", "private", "locked")
+_ALIASES = {
+    "src": "source",
+    "dst": "target",
+    "destination": "target",
+    "ro": "readonly",
+    "rw": "readwrite",
+}
+_KEYS = (
+    *("type", "from", "source", "target", "readonly", "readwrite"),
+    *("id", "sharing", "required", "size", "mode", "uid", "gid", "env"),
+)
+_BARE = ("readonly", "readwrite", "required")
+_TRUE = ("1", "t", "T", "TRUE", "true", "True")
+_FALSE = ("0", "f", "F", "FALSE", "false", "False")
+_SIZE = re.compile(r"([0-9]+)(\.[0-9]*)?[ ]?([kmgtp]?)i?b?\Z", re.IGNORECASE)
+_UNITS = " kmgtp"
+_MAX_ID = (1 << 32) - 1
+
+
+def parse_mount(text: str, source: SourceRange | None = None, expand: Callable[[str], str] = str) -> Mount:
+    """Return the mount that `text` asks for.
+
+    Args:
+        text: value of the flag, as in `Run.mounts`.
+        source: the RUN's lines, for errors.
+        expand: puts variables into one value (`Words.word(...).text`).
+
+    Raises:
+        InputError: unknown key, type or value; a key that does not go with the type; what `expand` raises.
+    """
+    try:
+        draft = _Draft()
+        for name in _split(text):
+            key, equals, value = name.partition("=")
+            draft.take(key.lower(), expand(value) if equals else None)
+        return draft.finish()
+    except InputError as error:
+        if source is not None:
+            error.source = error.source or source
+            error.where = error.where or f"{source.file}:{source.start}"
+        raise
+
+
+def check_mount(text: str) -> None:
+    """Check what can be checked before variables have values: everything when there are none.
+
+    Raises:
+        InputError: as `parse_mount`; or `from` holds a variable.
+    """
+    for name in _split(text):
+        key, _, value = name.partition("=")
+        if key.lower() == "from" and "$" in value[:-1]:
+            raise InputError(
+                "--mount: from takes no variables",
+                hint="give the image a name with FROM ${IMAGE} AS name, and mount from that",
+            )
+    if "$" not in text and "\\" not in text and "'" not in text and '"' not in text:
+        parse_mount(text)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A mount while its keys are read, in their order: `required` and `size` look at the type so far."""
+
+    type: str = "bind"
+    texts: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    readonly: bool | None = None
+    required: bool = False
+
+    def take(self, written: str, value: str | None) -> None:
+        """Take one key, `value` None when it stands alone."""
+        key = _ALIASES.get(written, written)
+        if value is None and key not in _BARE:
+            if key in _KEYS:
+                raise InputError(f"--mount: {written} needs a value", hint=f"write {written}=VALUE")
+            raise InputError(f"--mount: no key {written!r}", hint=_advice(written))
+        text = "true" if value is None else value
+        if key == "type":
+            self.type = _one_of("type", text.lower(), _TYPES)
+        elif key == "sharing":
+            self.texts[key] = _one_of("sharing", text.lower(), _SHARING)
+        elif key in ("from", "source", "target", "id", "env"):
+            self.texts[key] = text
+        elif key in ("readonly", "readwrite"):
+            self.readonly = _boolean(written, text) is (key == "readonly")
+        elif key == "required":
+            self.only_for(key, "secret", "ssh")
+            self.required = _boolean(written, text)
+        elif key == "size":
+            self.only_for(key, "tmpfs")
+            self.numbers[key] = _size(text)
+        elif key in ("mode", "uid", "gid"):
+            self.numbers[key] = _number(key, text)
+        else:
+            raise InputError(f"--mount: no key {written!r}", hint=_advice(written))
+
+    def only_for(self, key: str, *types: str) -> None:
+        """Refuse `key` for other types."""
+        if self.type not in types:
+            raise InputError(
+                f"--mount: {key} does not go with type={self.type}",
+                hint=f"{key} is for type={' and type='.join(types)}; write the type first",
+            )
+
+    def finish(self) -> Mount:
+        """Return the mount, its keys checked against its type."""
+        for key in ("mode", "uid", "gid"):
+            if key in self.numbers:
+                self.only_for(key, "cache", "secret", "ssh")
+        if "sharing" in self.texts:
+            self.only_for("sharing", "cache")
+        texts = self.texts
+        if self.type == "secret":
+            if texts.get("from"):
+                raise InputError("--mount: from does not go with type=secret", hint="a secret comes from --secret")
+            if not (texts.get("source") or texts.get("target") or texts.get("id")):
+                raise InputError("--mount: a secret needs an id", hint="write type=secret,id=NAME")
+            if texts.get("source") and texts.get("id"):
+                raise InputError("--mount: a secret has id or source, not both", hint="keep id")
+        readonly = self.type not in ("cache", "tmpfs") if self.readonly is None else self.readonly
+        return Mount(
+            type=self.type,
+            target=texts.get("target", ""),
+            source=texts.get("source", ""),
+            from_=texts.get("from", ""),
+            readonly=readonly,
+            id=texts.get("id", ""),
+            sharing=texts.get("sharing", ""),
+            required=self.required,
+            env=texts.get("env"),
+            size_bytes=self.numbers.get("size", 0),
+            mode=self.numbers.get("mode"),
+            uid=self.numbers.get("uid"),
+            gid=self.numbers.get("gid"),
+        )
+
+
+def _split(text: str) -> list[str]:
+    """Return the fields of one CSV record; a field in double quotes may hold commas, `""` is a quote inside it."""
+    fields: list[str] = []
+    position = 0
+    while True:
+        if text.startswith('"', position):
+            value, position = _quoted_field(text, position)
+        else:
+            end = text.find(",", position)
+            end = len(text) if end < 0 else end
+            value, position = text[position:end], end
+            if '"' in value:
+                raise InputError(f"--mount: a quote inside {value!r}", hint="put the whole KEY=VALUE in quotes")
+        fields.append(value)
+        if position >= len(text):
+            return fields
+        position += 1
+
+
+def _quoted_field(text: str, position: int) -> tuple[str, int]:
+    """Return the quoted field at `position`, and where the comma behind it stands."""
+    parts: list[str] = []
+    position += 1
+    while True:
+        end = text.find('"', position)
+        if end < 0:
+            raise InputError(f"--mount: a quote is not closed in {text[:80]!r}")
+        parts.append(text[position:end])
+        position = end + 1
+        if not text.startswith('"', position):
+            break
+        parts.append('"')
+        position += 1
+    if position < len(text) and text[position] != ",":
+        raise InputError(f"--mount: a comma is missing behind a quote in {text[:80]!r}")
+    return "".join(parts), position
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> str:
+    """Return `value`, which must be among `allowed`."""
+    if value not in allowed:
+        hint = did_you_mean(value, allowed, otherwise="one of " + ", ".join(allowed))
+        raise InputError(f"--mount: {key} has no value {value!r}", hint=hint)
+    return value
+
+
+def _boolean(key: str, value: str) -> bool:
+    """Return the boolean that `value` spells."""
+    if value in _TRUE:
+        return True
+    if value in _FALSE:
+        return False
+    raise InputError(f"--mount: {key} is true or false, got {value!r}", hint=f"write {key} or {key}=false")
+
+
+def _number(key: str, value: str) -> int:
+    """Return an octal mode or a decimal id."""
+    base, digits, what = (8, "01234567", "an octal number") if key == "mode" else (10, "0123456789", "a number")
+    if value and len(value) <= 16 and not value.strip(digits) and int(value, base) <= _MAX_ID:
+        return int(value, base)
+    example = "0755" if key == "mode" else "1000"
+    raise InputError(f"--mount: {key} takes {what}, got {value!r}", hint=f"for example {key}={example}")
+
+
+def _size(value: str) -> int:
+    """Return the bytes of a size such as `64m`; units are powers of 1024."""
+    match = _SIZE.match(value)
+    if match is None or len(value) > 20:
+        raise InputError(f"--mount: size takes a number with a unit, got {value!r}", hint="for example size=64m")
+    unit = 1 << 10 * _UNITS.index(match[3].lower() or " ")
+    whole, fraction = int(match[1]), (match[2] or ".")[1:]
+    size: int = whole * unit + int(fraction or "0") * unit // 10 ** len(fraction)
+    if size >= 1 << 63:
+        raise InputError(f"--mount: size is too large: {value!r}")
+    return size
+
+
+def _advice(key: str) -> str:
+    """Return what to write instead of an unknown key."""
+    return did_you_mean(key, (*_KEYS, *_ALIASES), otherwise="keys: " + ", ".join(_KEYS))
