@@ -122,16 +122,16 @@ def write_directory(bundle: Bundle, store: Store, root: Path, around: Surroundin
         raise InputError("the destination is not a directory", where=str(root))
     if root.is_dir() and any(root.iterdir()) and not (root / "index.json").is_file():
         raise InputError("the destination is a directory with something else in it", where=str(root))
-    target = Store(root)
+    target = Store(root, durable=False)  # an output can be made again
     try:
         for digest, raw in bundle.small.items():
-            with target.ingest(Descriptor("", digest, len(raw)), durable=True) as ingest:
+            with target.ingest(Descriptor("", digest, len(raw))) as ingest:
                 ingest.write(raw)
                 ingest.commit()
         for layer in bundle.layers:
             if target.has(layer.digest) and target.size(layer.digest) == layer.size:
                 continue
-            with target.ingest(layer, durable=True) as ingest:
+            with target.ingest(layer) as ingest:
                 for chunk in _blob_chunks(store, layer, around):
                     ingest.write(chunk)
                 ingest.commit()
@@ -217,7 +217,7 @@ def _replace(path: Path, data: bytes, target: Store) -> None:
     """Replace a file of the layout."""
     from lamina.store.files import replace_file
 
-    replace_file(os.fspath(path), data, durable=True, spool=os.fspath(target.root / "ingest"))
+    replace_file(os.fspath(path), data, durable=False, spool=os.fspath(target.root / "ingest"))
 
 
 def _tidy(root: Path) -> None:

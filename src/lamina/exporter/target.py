@@ -45,8 +45,7 @@ def open_target(dest: str, around: Surroundings) -> Iterator[Write]:
     try:
         with _created(temporary) as fd:
             yield _file_writer(fd, path, around)
-            os.fchmod(fd, 0o666 & ~around.umask)
-            os.fsync(fd)
+            os.fchmod(fd, 0o666 & ~around.umask)  # not synced: like any program's output, it can be made again
         os.rename(temporary, real)
     except OSError as exc:
         unlink_quietly(os.fspath(temporary))
