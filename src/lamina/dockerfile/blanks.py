@@ -1,15 +1,16 @@
 """What counts as a blank in a Dockerfile: Unicode white space, without the four separators that Python adds.
 
 `str.strip()` and `str.split()` also take U+001C to U+001F for blanks; BuildKit does not, and a path may hold them.
-Pure constants; nothing comes in.
+Pure constants; nothing comes in. `BLANKS` itself lives where ignore files need it too.
 """
 
 from __future__ import annotations
 
 import re
 
-BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"  # noqa: E501
-"""Every blank, for `str.strip`."""
+from lamina.patterns import BLANKS
+
+__all__ = ["BLANKS", "BLANK_RUN", "FIELD_GAP"]
 
 BLANK_RUN = re.compile(f"[{BLANKS}]+")
 """One or more blanks."""
