@@ -11,7 +11,6 @@ include pattern comes along only when something below it does ("implied").
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamina.errors import InputError
@@ -92,7 +91,7 @@ def _match(view: View, pattern: str) -> Iterator[str]:
     start = view.resolve("/".join(parts[:first]))
     found = [start]
     for number, part in enumerate(parts[first:], first):
-        matches = re.compile(glob_regex(part)).fullmatch
+        matches = glob_regex(part).fullmatch
         last = number == len(parts) - 1
         found = [
             path

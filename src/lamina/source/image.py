@@ -102,7 +102,7 @@ class ImageSource:
         path = self._layouts.get(name)
         if path is None or reference.digest is None:
             raise InputError(f"no OCI layout was offered as {name!r}", hint=f"--build-context {name}=oci-layout://DIR")
-        layout = Store(path)
+        layout = Store(path, create=False)
         raw = layout.read(reference.digest, MAX_MANIFEST_BYTES)
         return self._load(layout, raw, reference, platform or self._platform, dump_origin(str(path), "layout"))
 
@@ -128,7 +128,7 @@ class ImageSource:
         descriptor = row.descriptor()
         assert descriptor is not None
         if kind == "layout":
-            with Store(Path(where)).open(descriptor.digest) as source, self._store.ingest(descriptor) as ingest:
+            with Store(Path(where), create=False).open(descriptor.digest) as source, self._store.ingest(descriptor) as ingest:
                 while data := source.read(1 << 20):
                     cancel.check()
                     ingest.write(data)
