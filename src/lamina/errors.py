@@ -47,15 +47,15 @@ class SourceRange:
 
     def excerpt(self, context: int = 2) -> str:
         """Return the lines with `context` lines around them, marked, in the form BuildKit's users know."""
-        lines = self.text.splitlines()
-        if not lines or self.start < 1 or self.start > len(lines):
+        lines = self.text.removesuffix("\n").split("\n")  # not splitlines: only line feeds are counted as ends
+        if not self.text or self.start < 1 or self.start > len(lines):
             return ""
         first, last = max(1, self.start - context), min(len(lines), self.end + context)
         rule = "-" * 20
         shown = [f"{self.file}:{self.start}", rule]
         for number in range(first, last + 1):
             mark = ">>>" if self.start <= number <= self.end else "   "
-            shown.append(f"{number:4d} | {mark} {lines[number - 1]}")
+            shown.append(f"{number:4d} | {mark} {lines[number - 1]}".rstrip())
         return "\n".join([*shown, rule])
 
 
