@@ -15,9 +15,9 @@ from typing import BinaryIO
 from lamina.cancel import Cancel
 from lamina.exporter.files_out import export_tree
 from lamina.exporter.protocol import Surroundings
-from lamina.layer.compress import open_stream
+from lamina.layer.compress import open_decompressor
 from lamina.layer.entry import Entry, FileSlice, Item
-from lamina.layer.tar_read import iter_entries
+from lamina.layer.tar_read import TarReader
 
 _IN_MEMORY = 1 << 20
 """Files up to this size go through memory, larger ones through a temporary file."""
@@ -28,7 +28,7 @@ def unpack_context(head: bytes, stream: BinaryIO, directory: str) -> None:
     """Unpack the archive that begins with `head` and goes on in `stream` into the empty `directory`.
 
     Raises:
-        InputError: the archive is malformed or leaves its root.
+        InputError: the archive is malformed, or a path in it leads through a link.
         StorageError: something could not be written.
     """
     with tempfile.TemporaryDirectory(prefix="lamina-spool-", dir=os.path.dirname(directory)) as spool:
@@ -53,8 +53,8 @@ def _rejoined(head: bytes, stream: BinaryIO) -> Callable[[int], bytes]:
 def _items(read: Callable[[int], bytes], spool: str) -> Iterator[Item]:
     """Yield the archive's entries with their content, and directories that it leaves out before what is in them."""
     known = {""}
-    for entry, reader in iter_entries(open_stream(read)):
-        if entry.kind in "cbpw" or not entry.path:
+    for entry, reader in TarReader(open_decompressor(read, archives=True), layer=False):
+        if entry.kind in "cbp" or not entry.path:
             continue
         for parent in _parents(entry.path):
             if parent not in known:
