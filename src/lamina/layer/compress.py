@@ -1,221 +1,290 @@
-"""Compression of layer blobs, chosen by kind and level, and decompression by what the bytes say.
+"""Compression of layers and archives: by name when writing, by the first bytes when reading.
 
-gzip goes through isal (level 1 compresses /usr at 830 MB/s, ratio 1.61; zlib's level 6 at 58 MB/s, 1.67); levels 4
-to 9, where somebody wants small rather than fast, through zlib. zstd goes through zstandard. Bytes depend on the
-library's version: a blob's descriptor is kept, never derived again. Streams are never held whole.
+Writing: gzip (level 1 unless asked otherwise) and zstd (level 3); the same library versions and level give the same
+bytes (no time, no name in the header). Levels 0 to 3 of gzip are isal's, whose level 1 is ten times as fast as zlib's
+6 at nearly its ratio; 4 to 9 are zlib's. Reading: gzip, zstd, bzip2, xz or nothing of these, several members or frames
+in a row, in constant memory however much the input grows; limits can be set on how far it does.
+
+Formats: RFC 1952, RFC 8878. Invariant: input that is cut short is an error, never a short output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lamina.errors import InputError
+from lamina.layer.errors import CompressionError
+from lamina.oci.media_types import COMPRESSIONS, layer_media_type
 
-ReadSome = Callable[[int], bytes]
-Write = Callable[[bytes], object]
+if TYPE_CHECKING:
+    from bz2 import BZ2Decompressor
+    from collections.abc import Callable, Iterator
+    from lzma import LZMADecompressor
+
+    Read = Callable[[int], bytes]
 
 CHUNK = 1 << 20
-_MEDIA_TYPES = {
-    "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
-    "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
-    "uncompressed": "application/vnd.oci.image.layer.v1.tar",
-}
-_ZSTD_WINDOW_BYTES = 128 << 20
-_GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # no name, no time: equal input gives equal bytes
+_ISAL_MAX_LEVEL = 3
+_DEFAULT_LEVEL = {"gzip": 1, "zstd": 3}
+_LEVELS = {"uncompressed": (0, 0), "gzip": (0, 9), "zstd": (1, 22)}
+_RATIO_FROM = 64 << 20  # a ratio says nothing about small inputs
+_XZ_MEMORY = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """How a layer's blob is compressed.
+    """How a layer is to be compressed.
 
     Attributes:
         kind: "gzip", "zstd" or "uncompressed".
-        level: gzip 0-9 (default 1), zstd 1-22 (default 3); None for the default.
+        level: 0..9 for gzip, 1..22 for zstd, None for the default.
+
+    Raises:
+        InputError: there is no such kind or level.
     """
 
     kind: str = "gzip"
     level: int | None = None
 
-    @property
-    def media_type(self) -> str:
-        """The OCI media type of a layer compressed so."""
-        return _MEDIA_TYPES[self.kind]
+    def __post_init__(self) -> None:
+        if self.kind not in COMPRESSIONS:
+            raise InputError(f"unknown compression {self.kind!r}", hint=f"one of {', '.join(COMPRESSIONS)}")
+        low, high = _LEVELS[self.kind]
+        if self.level is not None and not low <= self.level <= high:
+            raise InputError(f"{self.kind} has no compression level {self.level}", hint=f"levels are {low} to {high}")
+
+    def media_type(self, *, docker: bool = False) -> str:
+        """Return the media type of a layer that is compressed like this."""
+        return layer_media_type(self.kind, docker=docker)
 
 
 class Compressor(Protocol):
-    """Takes uncompressed bytes and passes compressed ones on."""
+    """Takes bytes and gives back what is ready; `flush` ends the stream and is called once."""
 
-    def write(self, data: bytes | bytearray | memoryview) -> object:
-        """Compress some more."""
+    def compress(self, data: bytes, /) -> bytes:
+        """Return compressed bytes, maybe none yet."""
 
-    def close(self) -> None:
-        """Write what is left; the target stays open."""
-
-
-def open_compressor(compression: Compression, write: Write) -> Compressor:
-    """Return a compressor that passes its output to `write`.
-
-    Raises:
-        InputError: unknown kind, or a level it does not have.
-    """
-    kind, level = compression.kind, compression.level
-    if kind == "uncompressed":
-        return _Plain(write)
-    if kind == "gzip":
-        level = 1 if level is None else level
-        if not 0 <= level <= 9:
-            raise InputError(f"gzip has levels 0 to 9, not {level}")
-        return _Gzip(write, level)
-    if kind == "zstd":
-        level = 3 if level is None else level
-        if not 1 <= level <= 22:
-            raise InputError(f"zstd has levels 1 to 22, not {level}")
-        return _Zstd(write, level)
-    raise InputError(f"unknown compression {kind!r}", hint="gzip, zstd or uncompressed")
+    def flush(self) -> bytes:
+        """Return the rest."""
 
 
 class _Plain:
-    def __init__(self, write: Write) -> None:
-        self.write: Any = write
+    def compress(self, data: bytes, /) -> bytes:
+        return data
 
-    def close(self) -> None:
-        """Nothing is left."""
+    def flush(self) -> bytes:
+        return b""
 
 
-class _Gzip:
-    """RFC 1952, one member. Made of raw deflate and our own header and trailer, so that no time gets in."""
+def compressor(compression: Compression) -> Compressor:
+    """Return a new compressor."""
+    if compression.kind == "uncompressed":
+        return _Plain()
+    level = compression.level if compression.level is not None else _DEFAULT_LEVEL[compression.kind]
+    if compression.kind == "zstd":
+        import zstandard
 
-    def __init__(self, write: Write, level: int) -> None:
+        return zstandard.ZstdCompressor(level=level).compressobj()
+    if level <= _ISAL_MAX_LEVEL:
+        from isal import isal_zlib
+
+        packer: Compressor = isal_zlib.compressobj(level, isal_zlib.DEFLATED, 31)
+        return packer
+    import zlib
+
+    return zlib.compressobj(level, zlib.DEFLATED, 31)
+
+
+def sniff(head: bytes) -> str:
+    """Return the compression that the first bytes show: gzip, zstd, bzip2, xz, or "uncompressed"."""
+    if head.startswith(b"\x1f\x8b"):
+        return "gzip"
+    if head.startswith(b"\x28\xb5\x2f\xfd") or (head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50):
+        return "zstd"
+    if head.startswith(b"BZh") and head[4:10] in (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"):
+        return "bzip2"
+    return "xz" if head.startswith(b"\xfd7zXZ\0") else "uncompressed"
+
+
+def decompressed(
+    read: Read, *, max_bytes: int | None = None, max_ratio: int | None = None, where: str = ""
+) -> Iterator[bytes]:
+    """Yield the content of a stream in chunks of at most 1 MiB, decompressed by what its first bytes show.
+
+    Args:
+        read: returns up to that many bytes of the stream, b"" at its end.
+        max_bytes: the most the content may have.
+        max_ratio: how many times the size of the input it may have, looked at from 64 MiB of content on.
+        where: what the stream is, for messages.
+
+    Raises:
+        CompressionError: the input is damaged or cut short, or a limit is passed.
+    """
+    source = _Source(read)
+    kind = sniff(source.peek(10))
+    total = 0
+    for chunk in _guarded(kind, source, where):
+        total += len(chunk)
+        if max_bytes is not None and total > max_bytes:
+            raise CompressionError(f"has more than the {max_bytes} bytes allowed when decompressed", where=where)
+        if max_ratio is not None and total > _RATIO_FROM and total > source.taken * max_ratio:
+            raise CompressionError(f"grows to more than {max_ratio} times its size when decompressed", where=where)
+        yield chunk
+
+
+def open_stream(
+    read: Read, *, max_bytes: int | None = None, max_ratio: int | None = None, where: str = ""
+) -> Callable[[int], bytes]:
+    """Return a function that reads the content of a stream as `decompressed` gives it, up to n bytes a call."""
+    chunks = decompressed(read, max_bytes=max_bytes, max_ratio=max_ratio, where=where)
+    rest = memoryview(b"")
+
+    def read_content(size: int) -> bytes:
+        nonlocal rest
+        if not rest:
+            chunk = next(chunks, b"")
+            if len(chunk) <= size:
+                return chunk
+            rest = memoryview(chunk)
+        data = bytes(rest[:size])
+        rest = rest[size:]
+        return data
+
+    return read_content
+
+
+class _Source:
+    """The compressed input as a file that can be looked ahead into.
+
+    Attributes:
+        taken: bytes read from the stream so far.
+    """
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._head = b""
+        self.taken = 0
+
+    def peek(self, size: int) -> bytes:
+        while len(self._head) < size and (more := self._take(size - len(self._head))):
+            self._head += more
+        return self._head
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes."""
+        wanted = size if size >= 0 else CHUNK
+        if self._head:
+            data, self._head = self._head[:wanted], self._head[wanted:]
+            return data
+        return self._take(wanted)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read into `buffer` and return how much."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def exactly(self, size: int) -> bytes:
+        """Return `size` bytes.
+
+        Raises:
+            EOFError: there are fewer.
+        """
+        data = self.read(size)
+        while len(data) < size:
+            more = self.read(size - len(data))
+            if not more:
+                raise EOFError
+            data += more
+        return data
+
+    def _take(self, size: int) -> bytes:
+        data = self._read(size)
+        self.taken += len(data)
+        return data
+
+
+def _guarded(kind: str, source: _Source, where: str) -> Iterator[bytes]:
+    """Turn what the libraries raise into the documented error."""
+    if kind == "uncompressed":
+        yield from iter(lambda: source.read(CHUNK), b"")
+        return
+    chunks = {"gzip": _gunzip, "zstd": _unzstd, "bzip2": _bunzip, "xz": _unxz}[kind](source)
+    while True:
+        try:
+            chunk = next(chunks, None)
+        except CompressionError as error:
+            raise CompressionError(error.what, where=where) from error
+        except EOFError:
+            raise CompressionError(f"the {kind} data is cut short", where=where) from None
+        except _library_errors(kind) as error:
+            raise CompressionError(f"the {kind} data is damaged: {error}", where=where) from error
+        if chunk is None:
+            return
+        yield chunk
+
+
+def _library_errors(kind: str) -> tuple[type[Exception], ...]:
+    if kind == "gzip":
+        import gzip
         import zlib
 
         from isal import isal_zlib
 
-        self._write = write
-        self._crc = 0
-        self._size = 0
-        self._crc32: Callable[[Any, int], int] = isal_zlib.crc32
-        engine: Any = isal_zlib if level <= 3 else zlib
-        self._engine: Any = engine.compressobj(level, zlib.DEFLATED, -15)
-        write(_GZIP_HEADER)
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._crc = self._crc32(data, self._crc)
-        self._size += len(data)
-        out: bytes = self._engine.compress(data)
-        if out:
-            self._write(out)
-
-    def close(self) -> None:
-        trailer = self._crc.to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little")
-        self._write(self._engine.flush() + trailer)
-
-
-class _Zstd:
-    def __init__(self, write: Write, level: int) -> None:
+        isal_error: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub has an instance
+        return (isal_error, zlib.error, gzip.BadGzipFile, ValueError)
+    if kind == "zstd":
         import zstandard
 
-        self._write = write
-        self._engine = zstandard.ZstdCompressor(level=level, write_checksum=True).compressobj()
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        out = self._engine.compress(data)
-        if out:
-            self._write(out)
-
-    def close(self) -> None:
-        self._write(self._engine.flush())
-
-
-def open_decompressor(read: ReadSome, *, archives: bool = False) -> ReadSome:
-    """Return a function that reads decompressed bytes of a stream, found out by its first bytes.
-
-    What is not recognized is passed through. The returned function gives b"" at the end, and up to a chunk otherwise.
-
-    Args:
-        read: gives up to n bytes, b"" at the end.
-        archives: take bzip2 and xz too (ADD of local archives), which layers never are.
-
-    Raises:
-        InputError: (when reading) broken or truncated data.
-    """
-    head = b""
-    while len(head) < 6 and (more := read(6 - len(head))):
-        head += more
-    source = _Pushback(head, read)
-    if head.startswith(b"\x1f\x8b"):
-        return _Members(source, _new_gunzip, "gzip").read
-    if head.startswith(b"\x28\xb5\x2f\xfd"):
-        return _Members(source, _new_unzstd, "zstd").read
-    if archives and head.startswith(b"BZh"):
-        import bz2
-
-        return _Members(source, bz2.BZ2Decompressor, "bzip2").read
-    if archives and head.startswith(b"\xfd7zXZ\x00"):
+        return (zstandard.ZstdError,)
+    if kind == "xz":
         import lzma
 
-        return _Members(source, lambda: lzma.LZMADecompressor(memlimit=256 << 20), "xz").read
-    return source.read
+        return (lzma.LZMAError,)
+    return (OSError, ValueError)
 
 
-def _new_gunzip() -> Any:
-    from isal import isal_zlib
+def _gunzip(source: _Source) -> Iterator[bytes]:
+    from isal import igzip
 
-    return isal_zlib.decompressobj(31)
-
-
-def _new_unzstd() -> Any:
-    import zstandard
-
-    return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
+    with igzip.IGzipFile(fileobj=source, mode="rb") as file:  # type: ignore[no-untyped-call]
+        while chunk := file.read(CHUNK):
+            yield chunk
 
 
-class _Pushback:
-    """A stream whose first bytes were already looked at."""
+def _unzstd(source: _Source) -> Iterator[bytes]:
+    """Feed one block at a time: a block gives at most 128 KiB, so neither few bytes nor many can fill the memory."""
+    from lamina.layer.zstd_frames import iter_frames
 
-    def __init__(self, head: bytes, read: ReadSome) -> None:
-        self._head, self._read = head, read
-
-    def read(self, size: int) -> bytes:
-        if self._head:
-            found, self._head = self._head[:size], self._head[size:]
-            return found
-        return self._read(size)
+    for frame in iter_frames(source.exactly, source.peek):
+        yield from frame
 
 
-class _Members:
-    """Decompresses one member or frame after another until the source ends."""
+def _bunzip(source: _Source) -> Iterator[bytes]:
+    import bz2
 
-    def __init__(self, source: _Pushback, new: Callable[[], Any], name: str) -> None:
-        self._source, self._new, self._name = source, new, name
-        self._engine = new()
-        self._left = b""
-        self._begun = False
+    return _members(source, bz2.BZ2Decompressor)
 
-    def read(self, size: int) -> bytes:
-        del size  # a piece of what one chunk of input gives; callers take what they get
-        while True:
-            data = self._left or self._source.read(CHUNK >> 3)
-            self._left = b""
-            if not data:
-                if self._begun and not getattr(self._engine, "eof", False):
-                    raise InputError(f"the {self._name} data ends too early")
-                return b""
-            if getattr(self._engine, "eof", False):
-                if not data.strip(b"\0"):
-                    continue  # padding after the last member
-                self._engine = self._new()
-            self._begun = True
-            out = self._feed(data)
-            if out:
-                return out
 
-    def _feed(self, data: bytes) -> bytes:
-        try:
-            out: bytes = self._engine.decompress(data)
-        except Exception as error:  # each library has its own class
-            raise InputError(f"broken {self._name} data: {error}") from error
-        if getattr(self._engine, "eof", False):
-            self._left = self._engine.unused_data
-        return out
+def _unxz(source: _Source) -> Iterator[bytes]:
+    import lzma
+
+    return _members(source, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY))
+
+
+def _members(source: _Source, make: Callable[[], BZ2Decompressor | LZMADecompressor]) -> Iterator[bytes]:
+    """Decompress members that follow one another, maybe with zeros between them."""
+    data = source.read(1 << 16)
+    while data:
+        member = make()
+        while not member.eof:
+            chunk = member.decompress(data, CHUNK)
+            if chunk:
+                yield chunk
+            data = b""
+            if member.needs_input and not member.eof:
+                data = source.read(1 << 16)
+                if not data:
+                    raise EOFError
+        data = member.unused_data.lstrip(b"\0") or source.read(1 << 16).lstrip(b"\0")

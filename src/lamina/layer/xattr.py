@@ -1,54 +1,75 @@
-"""Extended attributes of trees: which are the layer's, which are overlayfs's own."""
+"""Extended attributes of files in trees: which belong to a layer, and how they are read and set.
+
+In and out: `Xattrs`, pairs sorted by name. Attributes of overlayfs are the snapshotter's and never come from or go to
+a layer; `security.selinux` belongs to the machine. A capability that cannot be set is an error, since a program would
+lack it; any other attribute that the file system refuses is only told (tar archives are full of them).
+"""
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
+from typing import TYPE_CHECKING
 
 from lamina.errors import StorageError
-from lamina.layer.entry import Xattrs
 
-OVERLAY_PREFIXES = ("trusted.overlay.", "user.overlay.")
-_logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
+    from lamina.layer.entry import Xattrs
 
-def list_xattrs(path: str | int) -> Xattrs:
-    """Return a file's attributes sorted by name, overlayfs's own left out."""
-    try:
-        names = os.listxattr(path, **({} if isinstance(path, int) else {"follow_symlinks": False}))
-    except OSError as error:
-        if error.errno in (errno.ENOTSUP, errno.EPERM):
-            return ()
-        raise
-    if not names:
-        return ()
-    follow = {} if isinstance(path, int) else {"follow_symlinks": False}
-    kept = (name for name in sorted(names) if not name.startswith(OVERLAY_PREFIXES))
-    return tuple((name, os.getxattr(path, name, **follow)) for name in kept)
+MAX_NAME = 255
+MAX_VALUE = 65536
+CAPABILITY = "security.capability"
+_PRIVATE = ("trusted.overlay.", "user.overlay.")
+_OF_MACHINE = frozenset({"security.selinux"})
+_NONE = frozenset({errno.ENOTSUP, errno.ENODATA, errno.EPERM, errno.EACCES})
 
 
-def set_xattrs(path: str | int, xattrs: Xattrs) -> None:
-    """Set a file's attributes; what this file system cannot keep is skipped with one warning, but for capabilities.
+def is_private(name: str) -> bool:
+    """Tell whether an attribute is the snapshotter's or the machine's and must not cross a layer's border."""
+    return name.startswith(_PRIVATE) or name in _OF_MACHINE
+
+
+def read_xattrs(path: str) -> tuple[Xattrs, tuple[str, ...]]:
+    """Return the attributes of `path` (a link is not followed) that belong to a layer, and the names of the others.
 
     Raises:
-        StorageError: capabilities cannot be kept, which would change what the program may do.
+        StorageError: they cannot be read.
     """
-    follow = {} if isinstance(path, int) else {"follow_symlinks": False}
-    for name, value in xattrs:
-        try:
-            os.setxattr(path, name, value, **follow)
-        except OSError as error:
-            if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EINVAL):
-                raise
-            if name == "security.capability":
-                raise StorageError(f"the store's file system cannot keep {name}: {error.strerror}") from error
-            _logger.warning("an extended attribute %s cannot be kept here: %s", name, error.strerror)
-
-
-def is_opaque(path: str, flavour: str) -> bool:
-    """Tell whether overlayfs takes a directory as hiding what is below it."""
     try:
-        return os.getxattr(path, f"{flavour}.overlay.opaque", follow_symlinks=False) == b"y"
-    except OSError:
-        return False
+        names = os.listxattr(path, follow_symlinks=False)
+        if not names:
+            return (), ()
+        private = tuple(name for name in names if is_private(name))
+        return tuple(
+            (name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(names) if name not in private
+        ), private
+    except OSError as error:
+        if error.errno in _NONE:
+            return (), ()
+        raise StorageError(f"cannot read extended attributes: {error.strerror}", where=path) from error
+
+
+def set_xattrs(target: int | str, xattrs: Xattrs, shown: str, warn: Callable[[str], None]) -> None:
+    """Set attributes; to be called after owner and mode are set, since both take capabilities away.
+
+    Args:
+        target: descriptor, or a path whose last part is not followed.
+        xattrs: what to set; private ones are left out.
+        shown: the entry's path, for messages.
+        warn: is told about an attribute that the file system refuses.
+
+    Raises:
+        StorageError: a capability was refused, or the disk failed.
+    """
+    follow = isinstance(target, int)
+    for name, value in xattrs:
+        if is_private(name):
+            continue
+        try:
+            os.setxattr(target, name, value, follow_symlinks=follow)
+        except OSError as error:
+            if name == CAPABILITY or error.errno in (errno.EIO, errno.EDQUOT, errno.EROFS):
+                raise StorageError(f"cannot set the attribute {name}: {error.strerror}", where=shown) from error
+            warn(f"extended attribute {name[:100]} was left out ({error.strerror}), first at {shown}")
