@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from lamina.cancel import Cancel
-from lamina.snapshot.layers import LayerRef
+from lamina.snapshot.rows import LayerRef
 from lamina.solver.protocol import Hit
 from lamina.state.db import State
 from lamina.state.locks import Locks

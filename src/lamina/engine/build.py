@@ -160,4 +160,6 @@ class _Transfers:
     def moved(self, digest: str, current: int, total: int) -> None:
         """Tell of a blob that moves."""
         now = time.time()
-        self._sink(StatusEvent("", digest[:19], current, total, started=now, completed=now if current >= total else None))
+        self._sink(
+            StatusEvent("", digest[:19], current, total, started=now, completed=now if current >= total else None)
+        )

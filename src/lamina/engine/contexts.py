@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lamina.errors import InputError
+from lamina.patterns import IgnoreRules
 from lamina.session import Session
 from lamina.source.context import ContextView
 from lamina.source.statcache import StatCache
@@ -39,16 +40,25 @@ class Contexts:
             if key not in self._views:
                 directory = self._session.context_dir(name)
                 if directory is None:
-                    raise InputError(f"no build context named {name!r} was given", hint="give a directory to build from")
+                    raise InputError(
+                        f"no build context named {name!r} was given", hint="give a directory to build from"
+                    )
                 exclude = _patterns(attrs, "local.excludepatterns")
                 include = _patterns(attrs, "local.includepattern")
-                cache = self._caches.get(directory) or self._load(directory)
-                self._views[key] = ContextView(str(directory), include=include, exclude=exclude, cache=cache, name=name)
+                self._views[key] = ContextView(
+                    directory,
+                    IgnoreRules(exclude) if exclude else None,
+                    self._caches.get(directory) or self._load(directory),
+                    include=IgnoreRules(include) if include else None,
+                    name="the build context" if name == "context" else f"the context {name!r}",
+                )
             return self._views[key]
 
-    def save(self) -> None:
-        """Keep what was learned about the files for the next build."""
+    def close(self) -> None:
+        """Close the directories, and keep what was learned about the files for the next build."""
         with self._guard:
+            for view in self._views.values():
+                view.close()
             for directory, cache in self._caches.items():
                 if cache.changed:
                     self._state.execute(

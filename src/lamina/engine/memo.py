@@ -16,10 +16,8 @@ from lamina.engine import fast
 from lamina.engine.options import BuildResult
 from lamina.llb.definition import Graph
 from lamina.source.fingerprint import fingerprint
+from lamina.source.statcache import file_clock_ns, is_settled
 from lamina.state.db import State
-
-_TICK_NS = 50_000_000
-"""Files changed less than this before the fingerprint could change again unseen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class Observation:
 def observe(context: str, graph: Graph) -> list[Observation] | None:
     """Take the fingerprint of every local source; None when the build cannot be memoized by it."""
     found = []
-    now = time.time_ns()
+    now = file_clock_ns()
     for vertex in graph.vertices:
         if vertex.op.WhichOneof("op") != "source" or not vertex.op.source.identifier.startswith("local://"):
             continue
@@ -44,7 +42,7 @@ def observe(context: str, graph: Graph) -> list[Observation] | None:
         prefixes = json.loads(attrs.get("local.followpaths") or attrs.get("local.includepattern") or '["."]')
         ignore = json.loads(attrs.get("local.excludepatterns") or "[]")
         taken = fingerprint(context, prefixes, ignore)
-        if taken is None or taken[1] > now - _TICK_NS:
+        if taken is None or not is_settled(taken[1], now):
             return None
         found.append(Observation(prefixes, ignore, taken[0].hex()))
     return found

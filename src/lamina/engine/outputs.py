@@ -139,7 +139,7 @@ class Exporting:
             pusher=lambda _insecure: self._place.registry,
             progress=self._progress,
         )
-        return export(spec, result, surroundings)
+        return export(result, spec, surroundings)
 
     def _layers(self) -> list[LayerRow]:
         if self._packed is None:
@@ -155,7 +155,7 @@ class Exporting:
             blobs.append(LayerBlob(descriptor, Digest(row.diff_id)))
         config = with_created(self._config, rows, self._options.source_date_epoch)
         merged = {**self._options.annotations, **annotations}
-        return assemble(blobs, config, docker=media_types == "docker", annotations=merged)
+        return assemble(blobs, config, media_types=media_types, annotations=merged)
 
     def _files(self) -> Iterable[Item]:
         return self._iter_files(self._place.cancel)

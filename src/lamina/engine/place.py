@@ -100,9 +100,7 @@ class Place:
             mirrors=environment.registry_mirrors,
             insecure=frozenset(environment.insecure_registries),
             ca=Path(environment.ca_file) if environment.ca_file else None,
-            proxies=Proxies(
-                proxies.get("http_proxy", ""), proxies.get("https_proxy", ""), proxies.get("no_proxy", "")
-            ),
+            proxies=Proxies(proxies.get("http_proxy", ""), proxies.get("https_proxy", ""), proxies.get("no_proxy", "")),
         )
         credentials = self._credentials or (lambda _host: None)
         return Registry(options, credentials, self.cancel, self._on_bytes, self._notify)

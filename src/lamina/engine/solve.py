@@ -93,7 +93,7 @@ class Solver:
         self.packer.close()
         if self._executor is not None:
             self._executor.close()
-        self.contexts.save()
+        self.contexts.close()
 
     def solve(self, graph: Graph) -> LayerRef:
         """Return the root file system that the graph's target stands for.
@@ -166,8 +166,6 @@ def host_trust(environment: Environment) -> HostTrust:
     bundles = [environment.ca_file] if environment.ca_file else list(_BUNDLES)
     bundle = next((path for path in bundles if Path(path).is_file()), None)
     if bundle is None:
-        raise MachineError(
-            "--ca host: this machine has no certificate bundle", hint="apt-get install ca-certificates"
-        )
+        raise MachineError("--ca host: this machine has no certificate bundle", hint="apt-get install ca-certificates")
     store = next((path for path in _JAVA_STORES if Path(path).is_file()), "")
     return HostTrust(str(Path(bundle).resolve()), store)

@@ -13,11 +13,11 @@ from lamina.cancel import Cancel
 from lamina.errors import Error, InputError, NotYetError, SourceRange
 from lamina.executor.names import host_resolv_conf, hosts_file
 from lamina.executor.step import Step, StepResult, Ulimit
-from lamina.ops.user import lookup_user
 from lamina.llb.identity import message_digest
 from lamina.ops.mounts import Mounts
 from lamina.ops.output import Output
 from lamina.ops.trust import trust_environment
+from lamina.ops.user import lookup_user
 from lamina.ops.worker import Worker
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.protocol import CacheMap, Dependency, Result, RunContext

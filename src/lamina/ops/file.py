@@ -104,7 +104,7 @@ class FileOp:
 
     def _act(self, plan: Plan, action: Any, inputs: Sequence[Result], cancel: Cancel) -> None:
         kind = action.WhichOneof("action")
-        what = getattr(action, kind) if kind else None
+        what: Any = getattr(action, kind) if kind else None
         if kind == "copy":
             if action.secondaryInput < 0:
                 raise InputError("copying from scratch: there is nothing to copy", source=self._source)
@@ -175,4 +175,3 @@ class FileOp:
         if error.source is None:
             error.source = self._source
         return error
-

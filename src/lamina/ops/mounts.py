@@ -149,9 +149,7 @@ class Mounts:
         value = self._secret_value(option.ID, option.optional)
         if value is not None:
             self.step_mounts.append(
-                StepMount(
-                    mount.dest, "secret", data=value, mode=option.mode or 0o400, uid=option.uid, gid=option.gid
-                )
+                StepMount(mount.dest, "secret", data=value, mode=option.mode or 0o400, uid=option.uid, gid=option.gid)
             )
 
     def _secret_value(self, secret_id: str, optional: bool) -> bytes | None:
@@ -208,9 +206,7 @@ class Mounts:
                 number += 1
             self._stack.callback(os.close, fd)
             return caches / (key if number == 0 else f"{key}-{number}")
-        self._stack.enter_context(
-            self._worker.locks.hold(f"cache:{key}:0", self._cancel, shared=sharing == SHARED)
-        )
+        self._stack.enter_context(self._worker.locks.hold(f"cache:{key}:0", self._cancel, shared=sharing == SHARED))
         return caches / key
 
     def _seed(self, directory: Path, mount: Any, name: str) -> None:

@@ -15,7 +15,9 @@ from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest
 from lamina.state.db import State
 
-_COLUMNS = "id, parent, chain_id, diff_id, blob, blob_size, media_type, origin, tree, indexed, size, description, created"
+_COLUMNS = (
+    "id, parent, chain_id, diff_id, blob, blob_size, media_type, origin, tree, indexed, size, description, created"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,10 @@ class ImageSource:
         descriptor = row.descriptor()
         assert descriptor is not None
         if kind == "layout":
-            with Store(Path(where), create=False).open(descriptor.digest) as source, self._store.ingest(descriptor) as ingest:
+            with (
+                Store(Path(where), create=False).open(descriptor.digest) as source,
+                self._store.ingest(descriptor) as ingest,
+            ):
                 while data := source.read(1 << 20):
                     cancel.check()
                     ingest.write(data)
@@ -235,5 +238,3 @@ def _choose(index: Index, platform: Platform, reference: Reference) -> Descripto
             hint="choose another with --platform, or FROM --platform=",
         )
     return found
-
-
