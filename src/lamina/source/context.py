@@ -164,7 +164,7 @@ class ContextView:
         return digest
 
     def digests(self, entries: Sequence[Entry]) -> list[str]:
-        """Return the digests of many files; large sets are read by several threads.
+        """Return the digests of many files; large ones are read by several threads.
 
         Raises:
             InputError: one cannot be read.
@@ -219,9 +219,14 @@ class ContextView:
         return path not in self._keys and path.rpartition("/")[0] in self._listed
 
     def _rule(self, path: str) -> str:
-        explain = getattr(self._ignore, "explain", None)
-        rule = explain(path) if explain is not None else None
-        return f" (rule {rule})" if rule else ""
+        """Return the ignore rule that decides about `path`, for a message."""
+        from lamina.patterns import IgnoreRules
+
+        patterns = self._ignore.patterns if self._ignore is not None else ()
+        for pattern in reversed(patterns):
+            if IgnoreRules([pattern.removeprefix("!")]).ignored(path):
+                return f" (rule {pattern})"
+        return ""
 
     def _remember(self, entry: Entry, digest: str, now_ns: int) -> None:
         self._digests[entry.path] = digest

@@ -30,6 +30,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _THREADS = 4
 _WORTH_THREADS = 16 << 20
+_LARGE_FILES = 128 << 10  # mean size; below it, threads spend more time handing over the interpreter than they win
 
 
 class ContextChangedError(InputError):
@@ -114,15 +115,15 @@ def _check_same(fd: int, path: str, key: StatKey) -> None:
 
 
 def hash_files(root: str, jobs: Sequence[Job]) -> list[Hashed]:
-    """Return the digests of many files, in their order; by threads when there is much to read.
+    """Return the digests of many files, in their order; by threads when they are large.
 
     Raises:
         InputError: one cannot be read.
         ContextChangedError: one is not what was listed.
     """
     total = sum(key[0] for _, key in jobs)
-    threads = min(_THREADS, os.cpu_count() or 1, len(jobs)) if total >= _WORTH_THREADS else 1
-    if threads == 1:
+    threads = min(_THREADS, os.cpu_count() or 1, len(jobs))
+    if threads <= 1 or total < _WORTH_THREADS or total < _LARGE_FILES * len(jobs):
         return _hash_slice(root, jobs)
     from concurrent.futures import ThreadPoolExecutor
 
