@@ -20,7 +20,7 @@ from lamina.store import names as store_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
 VERSION = "lamina.memo.v1"
@@ -63,7 +63,7 @@ def memo_key(options: Mapping[str, Any]) -> str:
     return "build:" + state.hexdigest()
 
 
-def try_cached(options: Mapping[str, Any], root: str, *, secrets: Iterable[str] = ()) -> CachedBuild | None:
+def try_cached(options: Mapping[str, Any], root: str) -> CachedBuild | None:
     """Return the build's result if nothing that it observes has changed, with its names up to date; else None.
 
     Never raises for what is missing or broken: the full build then finds out and says so.

@@ -30,7 +30,7 @@ class Quiet:
     def sink(self, event: Event) -> None:
         """Drop the event."""
 
-    def close(self, error: BaseException | None, names: Sequence[str] = ()) -> bool:  # noqa: ARG002
+    def close(self, error: BaseException | None, names: Sequence[str] = ()) -> bool:
         """Show nothing; the error's own text tells the rest."""
         return False
 

@@ -43,7 +43,7 @@ class RawJson:
             except (OSError, ValueError):
                 self._broken = True
 
-    def close(self, error: BaseException | None, names: Sequence[str] = ()) -> bool:  # noqa: ARG002
+    def close(self, error: BaseException | None, names: Sequence[str] = ()) -> bool:
         """Write nothing more: the last vertex event tells how it ended."""
         return False
 

@@ -52,7 +52,7 @@ def _answer_from_memo(options: dict[str, Any], request: Request) -> bool:
         return False
     from lamina.engine import fast
 
-    hit = fast.try_cached(options, state_root(), secrets=request.secrets)
+    hit = fast.try_cached(options, state_root())
     if hit is None:
         return False
     from lamina.cli.progress.cached import show_cached
