@@ -383,9 +383,12 @@ def _interval(name: str, text: str) -> int:
     """Return the nanoseconds of a HEALTHCHECK flag; 0 when it was not given."""
     if not text:
         return 0
-    nanoseconds = parse_duration(text)
+    try:
+        nanoseconds = parse_duration(text)
+    except InputError as error:
+        raise InputError(f"--{name}: {error.what}", hint=error.hint) from None
     if nanoseconds and nanoseconds < _MIN_INTERVAL_NS:
-        raise InputError(f"--{name} must be at least 1ms, got {text}")
+        raise InputError(f"--{name} must be at least 1ms, got {text}", hint="or 0 for the default")
     return nanoseconds
 
 
@@ -395,5 +398,5 @@ def _retries(text: str) -> int:
         return 0
     digits = text.removeprefix("+")
     if not (digits.isascii() and digits.isdigit()) or len(digits) > 10 or int(digits) > _MAX_RETRIES:
-        raise InputError(f"--retries takes a whole number that is not negative, got {text!r}")
+        raise InputError(f"--retries takes a whole number that is not negative, got {text!r}", hint="such as 3")
     return int(digits)

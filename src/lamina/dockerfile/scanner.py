@@ -55,7 +55,7 @@ class Scanner:
     def __init__(self, data: str | bytes, filename: str, escape: str = "\\") -> None:
         self.filename = filename
         text = _decode(data, filename)
-        self.text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        self.text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("\0", "\ufffd")
         self._lines: Sequence[str] = text.split("\n")
         if self._lines[-1] == "":
             self._lines = self._lines[:-1]

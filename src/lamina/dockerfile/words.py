@@ -37,6 +37,7 @@ MAX_DEPTH = 64
 
 _SPECIAL_NAMES = "@*#?-$!0"
 _ASCII_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DOLLAR = "close it, or write \\$ for a dollar sign"
 _HEREDOC_GAP = re.compile(r"<(?:<[\t\r ]*)?")
 
 
@@ -178,7 +179,7 @@ class _Walk:
                 return chunks
             chunks.append(self.special(ch))
         if stop:
-            raise InputError(f"a variable is not closed: {stop!r} is missing in {_shorten(self.text)}")
+            raise _open_variable(stop, self.text)
         self.keep_escapes = outer
         return chunks
 
@@ -272,7 +273,7 @@ class _Walk:
         following = self.text[self.position : self.position + 1]
         if following in ("", "{", "}", ":"):
             what = "'}' is missing" if not following else "a name is missing"
-            raise InputError(f"bad substitution in {_shorten(self.text)}: {what} after '${{'")
+            raise InputError(f"bad substitution in {_shorten(self.text)}: {what} after '${{'", hint=_DOLLAR)
         name = self.name()
         operator = self.take()
         if operator == "}":
@@ -287,7 +288,7 @@ class _Walk:
         if operator in ("#", "%"):
             return self.trimmed(name, operator)
         if not operator or operator == ":":
-            raise InputError(f"a variable is not closed: '}}' is missing in {_shorten(self.text)}")
+            raise _open_variable("}", self.text)
         raise InputError(
             f"unsupported modifier ({operator}) in substitution in {_shorten(self.text)}",
             hint="supported are :- - :+ + :? ? # ## % %% / and //",
@@ -369,6 +370,11 @@ class _Walk:
         value = self.env.get(name)
         (self.missing if value is None else self.used).add(name)
         return value
+
+
+def _open_variable(missing: str, text: str) -> InputError:
+    """Return the error for a variable whose end is missing."""
+    return InputError(f"a variable is not closed: {missing!r} is missing in {_shorten(text)}", hint=_DOLLAR)
 
 
 def _shorten(text: str, limit: int = 60) -> str:
