@@ -65,6 +65,7 @@ class Solver:
         self._guard = threading.Lock()
         self._outer_sink = sink
         self._executor: Executor | None = None
+        self._has_steps = False
         self.compression = settings.compression or Compression("gzip", None)
         self.contexts = Contexts(session, place.state)
         self.packer = Packer(place.layers, self.compression, place.cancel)
@@ -103,6 +104,7 @@ class Solver:
         """
         target, output = graph.target
         worker = self.worker
+        self._has_steps = any(vertex.op.WhichOneof("op") == "exec" for vertex in graph.vertices)
         worker.needs_tree = trees_needed(graph, [target] if self._settings.files_wanted else [])
         vertices = load_vertices(graph, worker)
         exported = _export_path(vertices, target) if self._settings.pack else set()
@@ -129,6 +131,10 @@ class Solver:
             seconds = event.completed - (event.started or event.completed)
             with self._guard:
                 self._timings[event.digest] = Timing(event.name, seconds, event.cached)
+        elif isinstance(event, VertexEvent) and self._has_steps:
+            # something runs, so a step may soon: the helper starts beside it
+            self._has_steps = False
+            self._start_executor().start()
         self._outer_sink(event)
 
     def _start_executor(self) -> Executor:
