@@ -1,245 +1,409 @@
-"""Writes layers as tar streams: reproducible headers, ten microseconds an entry.
+"""Write a layer as a tar stream: fast, reproducible, and read by every tar there is.
 
-Format: ustar (POSIX.1-1988) where a field fits, PAX records (POSIX.1-2001) for what does not: long or non-ASCII
-names, large numbers, fractions of a second, xattrs as `SCHILY.xattr.*`. Whiteouts as image-spec layer.md has them.
-No user or group names. The order is the caller's.
+In: items in the order the caller wants them, and a function that takes bytes. Out: the bytes, and the entries as
+they were written, with the sha256 of every file's content, which is worked out in passing. Format: ustar, with a PAX
+header before the entries that ustar cannot hold (long or not ASCII names, large numbers, xattrs). Owners have no
+names; times are whole seconds, as BuildKit and docker write them; whiteouts are `.wh.` files (image-spec layer.md).
+
+Invariants: the same items give the same bytes; a file has exactly the size its entry says and the digest its content
+promises, or nothing counts: `ContentChangedError`. Must not: sort, merge duplicates, compress, follow links.
+
+    entries = write_items(plan.items(), sink.write)
 """
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import os
-from collections.abc import Callable, Iterable
-from typing import Any
+import stat
+from hashlib import sha256
+from typing import TYPE_CHECKING
+from zlib import adler32
 
-from lamina.cancel import Cancel
-from lamina.errors import InputError
-from lamina.layer.entry import Content, Entry, FileSlice, Item
+from lamina.errors import InputError, StorageError
+from lamina.layer.entry import Entry, FileSlice
+from lamina.layer.errors import ContentChangedError, LayerError, show_name
+from lamina.layer.tar_header import BLOCK, MAX_ID
+from lamina.layer.xattr import is_private
+from lamina.rooted import open_beneath, open_root
 
-BLOCK = 512
-_CHUNK = 1 << 20
-_FLUSH = 256 << 10
-_TYPES = {"f": b"0", "h": b"1", "l": b"2", "c": b"3", "b": b"4", "d": b"5", "p": b"6", "w": b"0"}
-_OCTAL_7, _OCTAL_11 = 0o7777777, 0o77777777777
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
-Write = Callable[[Any], object]
+    from lamina.cancel import Cancel
+    from lamina.layer.entry import Content, Item
+
+CHUNK = 1 << 20
+_MAX_OCTAL_7 = 0o7777777
+_MAX_OCTAL_11 = 0o77777777777
+_TYPES = {"f": b"0", "d": b"5", "l": b"2", "h": b"1", "c": b"3", "b": b"4", "p": b"6", "w": b"0"}
+_END = bytes(2 * BLOCK)
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_DIRECTORY_FLAGS = os.O_PATH | os.O_DIRECTORY
+_ZEROS = bytes(BLOCK)
+_TAIL = b"ustar\x0000" + bytes(64)
+_DEVICE_ZERO = b"0000000\x000000000\x00"
+_BEFORE_CHECKSUM = b"        "
+EMPTY_DIGEST = sha256(b"").hexdigest()
 
 
-class ContentChangedError(InputError):
-    """A file was not what its key said: it changed while the build read it."""
-
-    def __init__(self, path: str, why: str) -> None:
-        super().__init__(f"{path} changed while the build was reading it ({why})", hint="build again when it is quiet")
-        self.path = path
-
-
-class TarWriter:
-    """Turns items into a tar stream.
+def write_items(
+    items: Iterable[Item],
+    write: Callable[[bytes], object],
+    *,
+    cancel: Cancel | None = None,
+    on_entry: Callable[[Entry], None] | None = None,
+) -> list[Entry]:
+    """Write a whole archive, its end marker included, and return the entries as a reader would get them.
 
     Args:
-        write: takes the stream in pieces.
-        cancel: checked per entry and chunk.
-    """
-
-    def __init__(self, write: Write, cancel: Cancel) -> None:
-        self._write, self._cancel = write, cancel
-        self._buffer = bytearray()
-
-    def add_all(self, items: Iterable[Item]) -> list[Entry]:
-        """Write all items and the end; return their entries with the digests of their contents.
-
-        Raises:
-            ContentChangedError: a file has another size or content than its entry or slice says.
-        """
-        entries = []
-        for item in items:
-            self._cancel.check()
-            entries.append(self._add(item.entry, item.content))
-        self._buffer += bytes(2 * BLOCK)
-        self._flush()
-        return entries
-
-    def _add(self, entry: Entry, content: Content) -> Entry:
-        for header in entry_headers(entry):
-            self._buffer += header
-        if entry.kind == "f":
-            digest = self._add_content(entry, content)
-            self._buffer += bytes(-entry.size % BLOCK)
-            entry = entry._replace(digest=digest)
-        if len(self._buffer) >= _FLUSH:
-            self._flush()
-        return entry
-
-    def _add_content(self, entry: Entry, content: Content) -> str:
-        if isinstance(content, FileSlice):
-            return self._copy(entry, content)
-        data = content or b""
-        if len(data) != entry.size:
-            raise ContentChangedError(entry.path, f"{len(data)} bytes, not {entry.size}")
-        self._buffer += data
-        return entry.digest or hashlib.sha256(data).hexdigest()
-
-    def _copy(self, entry: Entry, source: FileSlice) -> str:
-        fd = open_slice(source)
-        try:
-            if entry.size <= _FLUSH:
-                data = os.pread(fd, entry.size + 1, source.offset) if entry.size or not source.offset else b""
-                if len(data) < entry.size or (len(data) > entry.size and not source.offset):
-                    raise ContentChangedError(source.path, f"it no longer has {entry.size} bytes")
-                data = data[: entry.size]
-                digest = hashlib.sha256(data).hexdigest()
-                self._buffer += data
-            else:
-                digest = self._copy_large(fd, entry, source)
-        finally:
-            os.close(fd)
-        if source.digest and digest != source.digest:
-            raise ContentChangedError(source.path, "other content")
-        return digest
-
-    def _copy_large(self, fd: int, entry: Entry, source: FileSlice) -> str:
-        self._flush()
-        state = hashlib.sha256()
-        left = entry.size
-        if source.offset:
-            os.lseek(fd, source.offset, os.SEEK_SET)
-        while left:
-            self._cancel.check()
-            data = os.read(fd, min(_CHUNK, left))
-            if not data:
-                raise ContentChangedError(source.path, f"it no longer has {entry.size} bytes")
-            state.update(data)
-            self._write(data)
-            left -= len(data)
-        if not source.offset and os.read(fd, 1):
-            raise ContentChangedError(source.path, f"it has more than {entry.size} bytes")
-        return state.hexdigest()
-
-    def _flush(self) -> None:
-        if self._buffer:
-            self._write(bytes(self._buffer))
-            self._buffer.clear()
-
-
-def open_slice(source: FileSlice) -> int:
-    """Open the file of a slice beneath its root, links refused.
+        items: what to write, in this order; the parents of an entry need not be among them.
+        write: takes the bytes of the archive, about 1 MiB at a time; it must take all.
+        cancel: checked for every file and every MiB.
+        on_entry: is told every entry after it was written (to `write` or to a buffer before it).
 
     Raises:
-        ContentChangedError: it is gone or is no regular file any more.
+        ContentChangedError: a file is shorter, longer or of another digest than promised. A slice that starts at
+            offset 0 is a whole file and may not have more bytes than its entry says.
+        LayerError: an entry that a layer cannot hold (name that begins with `.wh.`, NUL, "=" in an xattr's name).
+        StorageError: a file cannot be read.
     """
-    from lamina.rooted import open_beneath, open_root
-
+    writer = _Writer(write, cancel)
+    entries: list[Entry] = []
     try:
-        root = open_root(source.root)
+        for entry, content in items:
+            done = writer.add(entry, content)
+            entries.append(done)
+            if on_entry is not None:
+                on_entry(done)
+        writer.finish()
+    finally:
+        writer.close()
+    return entries
+
+
+class _Writer:
+    """Collects headers and small files into pieces of about 1 MiB; keeps the directory it reads from open."""
+
+    def __init__(self, write: Callable[[bytes], object], cancel: Cancel | None) -> None:
+        self._write = write
+        self._cancel = cancel
+        self._parts: list[bytes] = []
+        self._pending = 0
+        self._folder: tuple[str, str] | None = None
+        self._folder_fd = -1
+
+    def add(self, entry: Entry, content: Content) -> Entry:
+        """Write one entry and return it as written."""
+        if self._cancel is not None:
+            self._cancel.check()
+        seconds = entry.mtime_ns // 1_000_000_000
+        if entry.kind == "w":
+            self._put(_whiteout(entry))
+            return Entry(entry.path, "w", opaque=entry.opaque)
+        header = make_header(entry, seconds)
+        digest = ""
+        if entry.kind == "f":
+            digest = self._add_file(header, entry, content)
+        else:
+            self._put(header)
+        if entry.opaque:
+            self._put(_whiteout(entry))
+        if seconds * 1_000_000_000 == entry.mtime_ns and digest == entry.digest:
+            return entry
+        return entry._replace(mtime_ns=seconds * 1_000_000_000, digest=digest)
+
+    def finish(self) -> None:
+        """Write the end marker and what is buffered."""
+        self._put(_END)
+        self._flush()
+
+    def close(self) -> None:
+        """Close what is open. Idempotent."""
+        if self._folder_fd >= 0:
+            os.close(self._folder_fd)
+            self._folder_fd = -1
+
+    def _put(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._pending += len(data)
+        if self._pending >= CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._pending = 0
+        if data:
+            self._write(data)
+
+    def _add_file(self, header: bytes, entry: Entry, content: Content) -> str:
+        """Write a file and return its digest."""
+        size = entry.size
+        if isinstance(content, FileSlice):
+            fd = self._open(content, entry)
+            try:
+                if size > CHUNK:
+                    digest = self._copy_large(header, entry, fd, content.offset)
+                else:
+                    data = _read_small(fd, entry, content.offset)
+                    digest = sha256(data).hexdigest() if data else EMPTY_DIGEST
+                    self._put_small(header, data)
+            except OSError as error:
+                raise _unreadable(error, entry) from error
+            finally:
+                os.close(fd)
+            if content.digest and content.digest != digest:
+                raise ContentChangedError(entry.path, f"its sha256 is {digest}, expected {content.digest}")
+        else:
+            data = content or b""
+            if len(data) != size:
+                raise ContentChangedError(entry.path, f"{len(data)} bytes, expected {size}")
+            digest = sha256(data).hexdigest()
+            self._put_small(header, data)
+        if entry.digest and entry.digest != digest:
+            raise ContentChangedError(entry.path, f"its sha256 is {digest}, expected {entry.digest}")
+        return digest
+
+    def _put_small(self, header: bytes, data: bytes) -> None:
+        rest = -len(data) % BLOCK
+        self._parts.append(header)
+        self._parts.append(data)
+        if rest:
+            self._parts.append(_ZEROS[:rest])
+        self._pending += len(header) + len(data) + rest
+        if self._pending >= CHUNK:
+            self._flush()
+
+    def _copy_large(self, header: bytes, entry: Entry, fd: int, offset: int) -> str:
+        """Write a file piece by piece and return its digest."""
+        self._put(header)
+        self._flush()
+        running = sha256()
+        left = entry.size
+        while left:
+            if self._cancel is not None:
+                self._cancel.check()
+            chunk = os.pread(fd, min(left, CHUNK), offset)
+            if not chunk:
+                raise ContentChangedError(entry.path, f"{left} of {entry.size} bytes are missing")
+            running.update(chunk)
+            self._write(chunk)
+            left -= len(chunk)
+            offset += len(chunk)
+        if rest := -entry.size % BLOCK:
+            self._put(_ZEROS[:rest])
+        return running.hexdigest()
+
+    def _open(self, content: FileSlice, entry: Entry) -> int:
+        """Open a file for reading; it must be a regular one of at least the size its entry says."""
+        folder, _, name = content.path.rpartition("/")
         try:
-            return open_beneath(root, source.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        finally:
-            os.close(root)
-    except PermissionError as error:
-        raise InputError("cannot read the file: permission denied", where=source.path) from error
-    except OSError as error:
-        raise ContentChangedError(source.path, error.strerror or "cannot be opened") from error
+            if self._folder != (content.root, folder):
+                self._enter(content.root, folder)
+            fd = os.open(name, _READ_FLAGS, dir_fd=self._folder_fd)
+        except OSError as error:
+            raise _unreadable(error, entry) from error
+        status = os.fstat(fd)
+        length = status.st_size - content.offset
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            raise ContentChangedError(entry.path, "it is no regular file any more")
+        if length < entry.size or (length > entry.size and content.offset == 0):
+            os.close(fd)
+            raise ContentChangedError(entry.path, f"{length} bytes, expected {entry.size}")
+        return fd
+
+    def _enter(self, root: str, folder: str) -> None:
+        """Make a directory the current one, no part of its path below the root being a link."""
+        self.close()
+        self._folder = None
+        root_fd = open_root(root)
+        if folder:
+            try:
+                self._folder_fd = open_beneath(root_fd, folder, _DIRECTORY_FLAGS)
+            finally:
+                os.close(root_fd)
+        else:
+            self._folder_fd = root_fd
+        self._folder = (root, folder)
 
 
-def entry_headers(entry: Entry) -> list[bytes]:
-    """Return the header blocks of an entry: PAX first where it needs one, then ustar.
+def _read_small(fd: int, entry: Entry, offset: int) -> bytes:
+    data = os.pread(fd, entry.size, offset) if entry.size else b""
+    while len(data) < entry.size:
+        more = os.pread(fd, entry.size - len(data), offset + len(data))
+        if not more:
+            raise ContentChangedError(entry.path, f"{len(data)} bytes, expected {entry.size}")
+        data += more
+    return data
 
-    An opaque directory is followed by the whiteout file that says so.
-    """
-    if entry.kind == "w":
-        parent, slash, name = entry.path.rpartition("/")
-        return _headers(entry._replace(path=f"{parent}{slash}.wh.{name}", mode=0, size=0, xattrs=()))
-    headers = _headers(entry)
+
+def _unreadable(error: OSError, entry: Entry) -> Exception:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return ContentChangedError(entry.path, "it is not there any more")
+    if error.errno == errno.ELOOP:  # a symbolic link took its place
+        return ContentChangedError(entry.path, "it is a symbolic link now")
+    if isinstance(error, PermissionError):
+        return InputError(f"cannot read the file: {error.strerror}", where=show_name(entry.path))
+    return StorageError(f"cannot read the file: {error.strerror}", where=show_name(entry.path))
+
+
+def _whiteout(entry: Entry) -> bytes:
+    """Return the header of the marker that hides a path, or all that is below in a directory."""
+    folder, _, name = entry.path.rpartition("/")
     if entry.opaque:
-        mark = Entry(f"{entry.path}/.wh..wh..opq" if entry.path else ".wh..wh..opq", "w", mtime_ns=0)
-        headers += _headers(mark)
-    return headers
+        path = f"{entry.path}/.wh..wh.opq" if entry.path else ".wh..wh.opq"
+    elif name in ("", ".", ".."):
+        raise LayerError("a whiteout without a name", where=show_name(entry.path))
+    else:
+        path = f"{folder}/.wh.{name}" if folder else f".wh.{name}"
+    if "/.wh." in f"/{entry.path}":
+        raise _reserved(entry.path)
+    return make_header(Entry(path, "w"), 0)
 
 
-def _headers(entry: Entry) -> list[bytes]:
-    name = os.fsencode(entry.path)
-    if entry.kind == "d":
-        name = name + b"/" if name else b"./"
-    link = os.fsencode(entry.target) if entry.kind in "lh" else b""
-    size = entry.size if entry.kind == "f" else 0
-    seconds, fraction = divmod(entry.mtime_ns, 1_000_000_000)
-    records: list[tuple[str, bytes]] = []
+def _reserved(path: str) -> LayerError:
+    return LayerError("a name that begins with .wh. cannot be in a layer: it means a deletion", where=show_name(path))
+
+
+def make_header(entry: Entry, seconds: int) -> bytes:
+    """Return the header blocks of an entry: one, or three and more with a PAX header.
+
+    Args:
+        entry: what to write; kind "w" is written as an empty file under its own path.
+        seconds: the modification time.
+
+    Raises:
+        LayerError: it cannot be written.
+    """
+    kind = entry.kind
+    path = entry.path
+    if "/.wh." in path or path.startswith(".wh."):
+        if kind != "w":
+            raise _reserved(path)
+    elif not path:
+        path = "./"
+    elif kind == "d":
+        path += "/"
+    try:
+        flag = _TYPES[kind]
+        name = path.encode("utf-8", "surrogateescape")
+        target = entry.target.encode("utf-8", "surrogateescape")
+    except (KeyError, UnicodeEncodeError):
+        raise LayerError(f"an entry of unknown kind {kind!r} or of a wrong name", where=show_name(path)) from None
+    size = entry.size if kind == "f" else 0
+    uid, gid = entry.uid, entry.gid
+    if (
+        entry.xattrs
+        or len(name) > 100
+        or len(target) > 100
+        or not 0 <= uid <= _MAX_OCTAL_7
+        or not 0 <= gid <= _MAX_OCTAL_7
+        or not 0 <= seconds <= _MAX_OCTAL_11
+        or size > _MAX_OCTAL_11
+        or not path.isascii()
+        or not entry.target.isascii()
+        or "\0" in path
+        or "\0" in entry.target
+    ):
+        return _header_with_pax(entry, name, target, size, seconds)
+    return _block(name, entry.mode, uid, gid, size, seconds, flag, target, entry.dev, b"")
+
+
+def _block(
+    name: bytes,
+    mode: int,
+    uid: int,
+    gid: int,
+    size: int,
+    seconds: int,
+    flag: bytes,
+    target: bytes,
+    dev: tuple[int, int],
+    prefix: bytes,
+) -> bytes:
+    numbers = _DEVICE_ZERO if dev == (0, 0) else b"%07o\0%07o\0" % dev
+    head = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (name.ljust(100, b"\0"), mode, uid, gid, size, seconds)
+    tail = b"%b%b%b%b%b" % (flag, target.ljust(100, b"\0"), _TAIL, numbers, prefix.ljust(167, b"\0"))
+    # The sum of all bytes by halves of adler32 (see tar_header.checksum), the checksum counted as eight spaces.
+    total = (adler32(head) & 0xFFFF) + (adler32(tail[:174]) & 0xFFFF) + (adler32(tail[174:]) & 0xFFFF) - 3 + 256
+    return b"%b%06o\0 %b" % (head, total, tail)
+
+
+def _header_with_pax(entry: Entry, name: bytes, target: bytes, size: int, seconds: int) -> bytes:
+    """Return the entry's header, after a PAX header with what ustar cannot hold."""
+    if b"\0" in name or b"\0" in target:
+        raise LayerError("a NUL byte in a name", where=show_name(entry.path))
+    if not (0 <= entry.uid <= MAX_ID and 0 <= entry.gid <= MAX_ID):
+        raise LayerError(f"an owner out of range: {entry.uid}:{entry.gid}", where=show_name(entry.path))
+    records: dict[bytes, bytes] = {}
     prefix = b""
-    if len(name) > 100 or not name.isascii():
-        prefix, name, long_name = _split(name)
-        if long_name:
-            records.append(("path", long_name))
-    if len(link) > 100 or not link.isascii():
-        records.append(("linkpath", link))
-        link = link[:100]
-    for key, value, limit in (("size", size, _OCTAL_11), ("uid", entry.uid, _OCTAL_7), ("gid", entry.gid, _OCTAL_7)):
-        if value > limit:
-            records.append((key, b"%d" % value))
-    if fraction or not 0 <= seconds <= _OCTAL_11:
-        records.append(("mtime", _decimal(seconds, fraction)))
-    records += [(f"SCHILY.xattr.{key}", value) for key, value in entry.xattrs]
-    blocks = [_pax(records, name)] if records else []
-    blocks.append(_ustar(entry, (name, link, prefix), size, seconds))
-    return blocks
-
-
-def _split(name: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return ustar prefix and name, and the whole name when it needs a PAX record instead."""
-    if name.isascii() and len(name) <= 256:
-        cut = name.rfind(b"/", 0, 156) if len(name) > 156 else name.rfind(b"/", 0, len(name) - 1)
-        if 0 < cut <= 155 and len(name) - cut - 1 <= 100:
-            return name[:cut], name[cut + 1 :], b""
-    return b"", name[:100].decode("ascii", "replace").encode("ascii", "replace")[:100], name
-
-
-def _decimal(seconds: int, fraction: int) -> bytes:
-    if seconds < 0 and fraction:
-        seconds, fraction = seconds + 1, 1_000_000_000 - fraction
-        sign = b"-" if seconds == 0 else b""
-        return sign + b"%d.%09d" % (seconds, fraction)
-    return (b"%d.%09d" % (seconds, fraction)).rstrip(b"0") if fraction else b"%d" % seconds
-
-
-def _pax(records: list[tuple[str, bytes]], name: bytes) -> bytes:
-    body = b"".join(_record(key, value) for key, value in sorted(records))
-    base = name.rstrip(b"/").rpartition(b"/")[2][:80]
-    header = bytearray(BLOCK)
-    header[:100] = (b"PaxHeaders.0/" + base)[:100].ljust(100, b"\0")
-    header[100:148] = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (0o644, 0, 0, len(body), 0)
-    header[156:157] = b"x"
-    return _finish(header) + body + bytes(-len(body) % BLOCK)
-
-
-def _record(key: str, value: bytes) -> bytes:
-    body = b" " + os.fsencode(key) + b"=" + value + b"\n"
-    length = len(body) + 1
-    while length != len(body) + len(b"%d" % length):
-        length = len(body) + len(b"%d" % length)
-    return b"%d" % length + body
-
-
-def _ustar(entry: Entry, names: tuple[bytes, bytes, bytes], size: int, seconds: int) -> bytes:
-    name, link, prefix = names
-    header = bytearray(BLOCK)
-    header[: len(name)] = name
-    header[100:148] = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (
-        entry.mode,
-        entry.uid if entry.uid <= _OCTAL_7 else 0,
-        entry.gid if entry.gid <= _OCTAL_7 else 0,
-        size if size <= _OCTAL_11 else 0,
-        seconds if 0 <= seconds <= _OCTAL_11 else 0,
+    if len(name) > 100 or _needs_record(name):
+        split = _split(name) if name.isascii() else None
+        if split is not None:
+            prefix, name = split
+        else:
+            records[b"path"] = name
+    if len(target) > 100 or _needs_record(target):
+        records[b"linkpath"] = target
+    uid, gid = entry.uid, entry.gid
+    if uid > _MAX_OCTAL_7:
+        records[b"uid"], uid = b"%d" % uid, 0
+    if gid > _MAX_OCTAL_7:
+        records[b"gid"], gid = b"%d" % gid, 0
+    if size > _MAX_OCTAL_11:
+        records[b"size"] = b"%d" % size
+    if not 0 <= seconds <= _MAX_OCTAL_11:
+        records[b"mtime"], seconds = b"%d" % seconds, 0
+    for key, value in entry.xattrs:
+        if is_private(key):
+            continue
+        if "=" in key or "\0" in key:
+            raise LayerError(f"the extended attribute {key!r} has a name a layer cannot hold", where=entry.path)
+        records[b"SCHILY.xattr." + key.encode("utf-8", "surrogateescape")] = value
+    stored = size if b"size" not in records else 0
+    block = _block(
+        name[:100], entry.mode, uid, gid, stored, seconds, _TYPES[entry.kind], target[:100], entry.dev, prefix
     )
-    header[148:157] = b"        " + _TYPES[entry.kind]
-    header[157 : 157 + len(link)] = link
-    if entry.kind in "cb":
-        header[329:345] = b"%07o\0%07o\0" % entry.dev
-    header[345 : 345 + len(prefix)] = prefix
-    return _finish(header)
+    return _pax(records, name) + block if records else block
 
 
-def _finish(header: bytearray) -> bytes:
-    """Add magic and checksum."""
-    header[257:265] = b"ustar\x0000"
-    header[148:156] = b"        "
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header)
+def _needs_record(name: bytes) -> bool:
+    """Tell whether a name that fits ustar is to be repeated in PAX: it is not ASCII, but is UTF-8 (as PAX must be)."""
+    if name.isascii():
+        return False
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _split(name: bytes) -> tuple[bytes, bytes] | None:
+    """Return prefix and name for ustar, None when there is no "/" at the right place."""
+    if len(name) > 256:
+        return None
+    # The rest may not be empty, so the "/" of a directory itself does not count.
+    cut = name.rfind(b"/", 0, min(156, len(name) - 1))
+    if cut <= 0 or len(name) - cut - 1 > 100:
+        return None
+    return name[:cut], name[cut + 1 :]
+
+
+def _pax(records: dict[bytes, bytes], name: bytes) -> bytes:
+    """Return a PAX header with these records, sorted."""
+    data = b"".join(_record(key, records[key]) for key in sorted(records))
+    base = name.rstrip(b"/").rpartition(b"/")[2]
+    label = b"PaxHeaders.0/" + (base if base.isascii() else b"_")[:80]
+    block = _block(label, 0o644, 0, 0, len(data), 0, b"x", b"", (0, 0), b"")
+    return block + data + bytes(-len(data) % BLOCK)
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """Return `length key=value newline`, the length counting itself."""
+    rest = b" %b=%b\n" % (key, value)
+    length = len(rest) + len(str(len(rest)))
+    if len(str(length)) + len(rest) != length:
+        length = len(str(length)) + len(rest)
+    return b"%d%b" % (length, rest)
