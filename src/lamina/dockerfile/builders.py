@@ -345,7 +345,12 @@ def _transfer(request: Request) -> _Transfer:
         if mark is None:
             paths.append(source)
         else:
-            doc = by_name.get(mark.name, mark)
+            doc = by_name.get(mark.name)
+            if doc is None:
+                raise InputError(
+                    f"the here-document {source} has no content, because a quote is open on this line",
+                    hint="close the quote, or put a backslash before it",
+                )
             inline.append(InlineFile(mark.name, doc.text(), mark.expand))
     return {"sources": tuple(paths), "dest": dest, "inline": tuple(inline)}
 

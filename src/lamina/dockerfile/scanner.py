@@ -88,7 +88,10 @@ class Scanner:
                 continue
             if line.startswith("#"):
                 comment = line[1:].strip(BLANKS)
-                comments = [*comments, _printable(comment)] if comment else []
+                if comment:
+                    comments.append(_printable(comment))
+                else:
+                    comments.clear()
                 continue
             if line:
                 start = self.line_number
