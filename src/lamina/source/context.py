@@ -11,7 +11,7 @@ entries like others.
 A directory is listed once and remembered. A file whose stat changes between that and its hashing, or during it, is a
 `ContextChangedError`; one that changes later is found by whoever copies it, by the digest in its `FileSlice`.
 
-Thread-safe. `close` gives the descriptors back; the cache to keep is `cache` after `finish`.
+Thread-safe. `close` gives the descriptors back; after it, `cache` is what to keep for the next build.
 
     with ContextView(".", IgnoreRules(["*.pyc"]), StatCache.load(blob)) as view:
         view.digest(view.lookup("setup.py"))
@@ -91,6 +91,7 @@ class ContextView:
         self._keys: dict[str, StatKey] = {}
         self._links: dict[str, str] = {}
         self._digests: dict[str, str] = {}
+        self._skipped: set[str] = set()  # on the disk, but not in the context
         self._without_xattrs: set[int] = set()
 
     def __enter__(self) -> ContextView:
@@ -100,8 +101,12 @@ class ContextView:
         self.close()
 
     def close(self) -> None:
-        """Close the descriptors. Contents that were handed out stay readable: they name their path."""
+        """Close the descriptors, and drop what the cache has of files that are gone.
+
+        Contents that were handed out stay readable: they name their path.
+        """
         with self._lock:
+            self.cache.forget(self._is_gone)
             self._chain.close()
 
     @property
@@ -208,15 +213,9 @@ class ContextView:
         finally:
             os.close(fd)
 
-    def finish(self) -> StatCache:
-        """Return the cache to keep for the next build, without the files that are gone."""
-        with self._lock:
-            if self.cache.changed:
-                self.cache.forget(self._is_gone)
-            return self.cache
-
     def _is_gone(self, path: str) -> bool:
-        return path not in self._keys and path.rpartition("/")[0] in self._listed
+        unseen = path not in self._keys and path not in self._skipped
+        return unseen and path.rpartition("/")[0] in self._listed
 
     def _rule(self, path: str) -> str:
         """Return the ignore rule that decides about `path`, for a message."""
@@ -318,10 +317,12 @@ class ContextView:
         doubtful = False
         if self._ignore is not None and self._ignore.ignored(path, is_dir):
             if not is_dir or not self._ignore.may_contain_exceptions(path):
+                self._skipped.add(path)
                 return None
             doubtful = True
         if self._include is not None and not self._include.ignored(path, is_dir):
             if not is_dir:
+                self._skipped.add(path)
                 return None
             doubtful = True
         entry = self._fresh_entry(path, name, found, fd, kind)
