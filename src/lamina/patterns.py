@@ -100,7 +100,7 @@ class IgnoreRules:
             runs[-1][1].append((pattern, tokens))
         self._runs = [(ignore, _combine(rules)) for ignore, rules in reversed(runs)]
 
-    def ignored(self, path: str, is_dir: bool = False) -> bool:  # noqa: ARG002
+    def ignored(self, path: str, is_dir: bool = False) -> bool:
         """Tell whether `path` is left out. Directories are judged like files; the flag is for the reader's sake."""
         for ignore, match in self._runs:
             if match(path):

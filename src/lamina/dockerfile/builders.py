@@ -172,8 +172,8 @@ def run(request: Request) -> Run:
         raise InputError("RUN needs a command", hint="write it behind: RUN make")
     for value in flags.texts("mount"):
         check_mount(value)
-    network = _choice("network", flags.text("network"), _NETWORKS)
-    security = _choice("security", flags.text("security"), _SECURITY)
+    network = _choice("network", flags, _NETWORKS)
+    security = _choice("security", flags, _SECURITY)
     return Run(
         **request.common(),
         command=command,
@@ -374,9 +374,10 @@ def _only_argument(request: Request, what: str) -> str:
     return request.statement.rest
 
 
-def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    """Return `value`, which must be "" or among `allowed`; these flags take no variables."""
-    if value and value not in allowed:
+def _choice(name: str, flags: Flags, allowed: tuple[str, ...]) -> str:
+    """Return the value of the flag `name`, which must be among `allowed`; "" when it was not given."""
+    value = flags.text(name)
+    if flags.texts(name) and value not in allowed:
         raise InputError(
             f"--{name} has no value {value!r}",
             hint=did_you_mean(value, allowed, otherwise="one of " + ", ".join(allowed)),
