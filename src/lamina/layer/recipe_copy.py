@@ -187,7 +187,7 @@ class Copier:
         there = draft.lookup(path)
         uid, gid = self._options.owner or (entry.uid, entry.gid)
         new = entry._replace(path=path, uid=uid, gid=gid, opaque=False)
-        if entry.kind == "w":
+        if entry.kind == "w" or name.startswith(".wh."):
             raise InputError(f"an archive holds a whiteout: {entry.path}", where=f"/{source.path}")
         if entry.kind == "d" and there is not None and there.kind == "d":
             draft.put(new._replace(xattrs=_merged_xattrs(there.xattrs, entry.xattrs)))

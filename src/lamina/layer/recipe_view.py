@@ -68,7 +68,7 @@ class PlanView:
             return self._plan.link_group(entry.path)
         return "" if self._below is None else self._below.link_group(entry)
 
-    def why_missing(self, path: str) -> str:  # noqa: ARG002 - part of the protocol
+    def why_missing(self, path: str) -> str:
         """Return "": nothing is hidden."""
         return ""
 

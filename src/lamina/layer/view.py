@@ -131,7 +131,7 @@ class ChainView:
         """Return the common name of hard links in one layer."""
         return self.union.link_group(entry.path)
 
-    def why_missing(self, path: str) -> str:  # noqa: ARG002 - part of the protocol
+    def why_missing(self, path: str) -> str:
         """Return "": an image hides nothing."""
         return ""
 
