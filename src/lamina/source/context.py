@@ -106,7 +106,8 @@ class ContextView:
         Contents that were handed out stay readable: they name their path.
         """
         with self._lock:
-            self.cache.forget(self._is_gone)
+            if self.cache.changed:
+                self.cache.forget(self._is_gone)
             self._chain.close()
 
     @property
