@@ -79,7 +79,7 @@ class ExecOp:
 
         view = result.view if isinstance(result, LocalRef) else self._worker.layers.view(result, cancel)
         selectors = sorted({mount.selector or "/" for mount in self._exec.mounts if mount.input == number})
-        options = CopyOptions(dir_copy_contents=True)
+        options = CopyOptions()  # not just its contents: a mount shows the directory's own mode and owner too
         return op_digest("bind", *(f"{s}={content_digest(view, s, options)}" for s in selectors))
 
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:

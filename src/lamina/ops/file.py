@@ -14,6 +14,7 @@ from lamina.cancel import Cancel
 from lamina.errors import Error, InputError, NotYetError, SourceRange
 from lamina.layer.recipe import CopyOptions, Plan, content_digest
 from lamina.layer.recipe_options import parse_owner
+from lamina.layer.recipe_unpack import unpacker
 from lamina.layer.union import Union
 from lamina.layer.view import View
 from lamina.llb.identity import message_digest, op_digest
@@ -90,7 +91,7 @@ class FileOp:
         first = self._actions[0].input
         base = worker.as_layers(inputs[first], cancel) if first >= 0 else LayerRef(None)
         union = worker.layers.union(base, cancel) if base.layer is not None else Union([])
-        plan = Plan(union, now_ns=worker.now_ns)
+        plan = Plan(union, now_ns=worker.now_ns, unpack=unpacker(str(worker.scratch), cancel))
         description = "; ".join(self._describe())[:1000]
         try:
             for action in self._actions:
@@ -113,11 +114,14 @@ class FileOp:
             plan.copy(view, what.src, what.dest, options)
         elif kind == "mkdir":
             owner = self._owner(what, inputs, cancel)
-            plan.mkdir(what.path, mode=what.mode & 0o7777, make_parents=what.makeParents, owner=owner)
+            mode, time_ns = what.mode & 0o7777, _time(what.timestamp)
+            plan.mkdir(what.path, mode, make_parents=what.makeParents, owner=owner, timestamp_ns=time_ns)
         elif kind == "mkfile":
-            plan.mkfile(what.path, what.data, mode=what.mode & 0o7777, owner=self._owner(what, inputs, cancel))
+            owner, time_ns = self._owner(what, inputs, cancel), _time(what.timestamp)
+            plan.mkfile(what.path, what.data, what.mode & 0o7777, owner=owner, timestamp_ns=time_ns)
         elif kind == "symlink":
-            plan.symlink(what.oldpath, what.newpath, owner=self._owner(what, inputs, cancel))
+            owner, time_ns = self._owner(what, inputs, cancel), _time(what.timestamp)
+            plan.symlink(what.oldpath, what.newpath, owner=owner, timestamp_ns=time_ns)
         elif kind == "rm":
             plan.rm(what.path, allow_not_found=what.allowNotFound, wildcard=what.allowWildcard)
         else:
@@ -175,3 +179,8 @@ class FileOp:
         if error.source is None:
             error.source = self._source
         return error
+
+
+def _time(timestamp: int) -> int | None:
+    """Return the time an action asks for, None for "now"."""
+    return None if timestamp == -1 else timestamp

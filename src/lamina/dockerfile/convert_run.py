@@ -1,0 +1,220 @@
+"""RUN: one ExecOp on the stage's root, with its mounts, environment and here-documents."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING, Any
+
+from lamina.dockerfile import instructions as ins
+from lamina.dockerfile.graph import Node, inputs_of
+from lamina.dockerfile.mounts import parse_mount
+from lamina.errors import InputError, NotYetError, SourceRange
+from lamina.llb.pb import ops_pb2 as pb
+
+if TYPE_CHECKING:
+    from lamina.dockerfile.convert_stage import StageState
+
+_NETWORKS: dict[str, Any] = {"": 0, "default": 0, "host": 1, "none": 2}
+_SHARING: dict[str, Any] = {"": 0, "shared": 0, "private": 1, "locked": 2}
+_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+_SCRIPTS = "/dev/pipes/"
+
+
+def convert_run(item: ins.Run, state: StageState) -> None:
+    """Carry out RUN."""
+    source = item.source
+    if item.devices:
+        raise NotYetError("RUN --device", source=source)
+    builder = _Builder(state, source)
+    args, shown = _arguments(item, state, builder)
+    for text in item.mounts:
+        builder.mount(parse_mount(text, source, lambda value: state.expand(value, source)))
+    options = state.conversion.options
+    if options.shm_size:
+        builder.mounts.append(
+            pb.Mount(
+                input=-1, dest="/dev/shm", output=-1, mountType=pb.TMPFS, TmpfsOpt=pb.TmpfsOpt(size=options.shm_size)
+            )
+        )
+    network = item.network or options.network
+    exec_op = pb.ExecOp(
+        meta=_meta(args, state),
+        mounts=builder.mounts,
+        network=_NETWORKS[network],
+        security=pb.INSECURE if item.security == "insecure" else pb.SANDBOX,
+        secretenv=builder.secret_env,
+    )
+    op = pb.Op(inputs=inputs_of(builder.nodes), exec=exec_op)
+    state.add(op, state.title(f"RUN {item.original.partition(' ')[2].strip() or shown}"), source)
+    state.history(f"RUN {_arg_prefix(state)}{shown} # buildkit", layer=True)
+
+
+def _arg_prefix(state: StageState) -> str:
+    """Return the declared build arguments as docker's history shows them: `|2 A=1 B=2 `."""
+    shown = [f"{name}={value}" for name, value in sorted(_visible_args(state).items())]
+    return f"|{len(shown)} {' '.join(shown)} " if shown else ""
+
+
+def _visible_args(state: StageState) -> dict[str, str]:
+    env = state.env()
+    return {name: value for name, value in state.args.items() if name not in env and name.lower() not in _PROXIES}
+
+
+def _arguments(item: ins.Run, state: StageState, builder: _Builder) -> tuple[list[str], str]:
+    """Return the process's arguments and how history shows them."""
+    command = item.command
+    if isinstance(command, ins.ExecForm):
+        return list(command.args), " ".join(command.args)
+    script = command.script
+    shell = state.shell or ["/bin/sh", "-c"]
+    if script is None:
+        text = command.full_text()
+        return [*shell, text], " ".join([*shell, text])
+    text = script.text()
+    if not text.startswith("#!"):
+        return [*shell, text], " ".join([*shell, text])
+    path = posixpath.join(_SCRIPTS, script.name)
+    builder.script(path, text)
+    return [path], f"<<{script.name} (script)"
+
+
+def _meta(args: list[str], state: StageState) -> pb.Meta:
+    options = state.conversion.options
+    env = [*(state.config.get("Env") or []), *(f"{name}={value}" for name, value in _visible_args(state).items())]
+    meta = pb.Meta(
+        args=args, env=env, cwd=state.workdir(), user=str(state.config.get("User") or ""), hostname=options.hostname
+    )
+    for entry in options.add_hosts:
+        name, _, address = entry.partition("=") if "=" in entry else entry.partition(":")
+        meta.extraHosts.add(Host=name, IP=address.strip("[]"))
+    for limit in options.ulimits:
+        name, _, values = limit.partition("=")
+        soft, _, hard = values.partition(":")
+        meta.ulimit.add(Name=name, Soft=int(soft), Hard=int(hard or soft))
+    for name in _PROXIES:
+        value = options.build_args.get(name.upper()) or options.build_args.get(name)
+        if value:
+            setattr(meta.proxy_env, name, value)
+            state.conversion.used_args.update({name, name.upper()} & set(options.build_args))
+    return meta
+
+
+class _Builder:
+    """The inputs and mounts of one ExecOp; the root is the first of both."""
+
+    def __init__(self, state: StageState, source: SourceRange) -> None:
+        self._state, self._source = state, source
+        root = state.node
+        self.nodes: list[Node] = [root] if root is not None else []
+        self.mounts: list[pb.Mount] = [pb.Mount(input=0 if root is not None else -1, dest="/", output=0)]
+        self.secret_env: list[pb.SecretEnv] = []
+        self._ssh = 0
+
+    def _input(self, node: Node) -> int:
+        if node not in self.nodes:
+            self.nodes.append(node)
+        return self.nodes.index(node)
+
+    def script(self, path: str, text: str) -> None:
+        """Offer a script with its own interpreter at `path`."""
+        name = posixpath.basename(path)
+        data = text.encode("utf-8", "surrogateescape")
+        mkfile = pb.FileActionMkFile(path=f"/{name}", mode=0o755, data=data, timestamp=-1)
+        op = pb.Op(file=pb.FileOp(actions=[pb.FileAction(input=-1, secondaryInput=-1, output=0, mkfile=mkfile)]))
+        node = self._state.conversion.graph.add(op, f"[{self._state.label}] preparing inline document", self._source)
+        self.mounts.append(pb.Mount(input=self._input(node), selector=f"/{name}", dest=path, output=-1, readonly=True))
+
+    def mount(self, mount: ins.Mount) -> None:
+        """Add what one `--mount` asks for."""
+        kinds = {
+            "bind": self._bind,
+            "cache": self._cache,
+            "tmpfs": self._tmpfs,
+            "secret": self._secret,
+            "ssh": self._agent,
+        }
+        kinds[mount.type](mount)
+
+    def _dest(self, mount: ins.Mount) -> str:
+        if not mount.target:
+            raise InputError(f"--mount=type={mount.type} needs a target", source=self._source)
+        return self._state.absolute(mount.target).rstrip("/") or "/"
+
+    def _from(self, name: str) -> Node:
+        if not name:
+            return self._state.conversion.context()
+        return self._state.conversion.source_of(name, self._state, self._source)
+
+    def _bind(self, mount: ins.Mount) -> None:
+        selector = posixpath.normpath("/" + mount.source)
+        dest = self._dest(mount)
+        if dest == "/":
+            raise InputError("nothing can be mounted over the root", source=self._source)
+        self.mounts.append(
+            pb.Mount(
+                input=self._input(self._from(mount.from_)),
+                selector="" if selector == "/" else selector,
+                dest=dest,
+                output=-1,
+                readonly=mount.readonly,
+            )
+        )
+
+    def _cache(self, mount: ins.Mount) -> None:
+        dest = self._dest(mount)
+        number, selector = -1, ""
+        if mount.from_:
+            number = self._input(self._from(mount.from_))
+            selector = posixpath.normpath("/" + mount.source) if mount.source else ""
+        elif mount.mode is not None or mount.uid or mount.gid:
+            mkdir = pb.FileActionMkDir(path="/cache", mode=0o755 if mount.mode is None else mount.mode, timestamp=-1)
+            mkdir.owner.user.byID, mkdir.owner.group.byID = mount.uid or 0, mount.gid or 0
+            op = pb.Op(file=pb.FileOp(actions=[pb.FileAction(input=-1, secondaryInput=-1, output=0, mkdir=mkdir)]))
+            node = self._state.conversion.graph.add(op, f"[{self._state.label}] preparing a cache mount", self._source)
+            number, selector = self._input(node), "/cache"
+        self.mounts.append(
+            pb.Mount(
+                input=number,
+                selector=selector,
+                dest=dest,
+                output=-1,
+                readonly=mount.readonly,
+                mountType=pb.CACHE,
+                cacheOpt=pb.CacheOpt(ID=mount.id or dest, sharing=_SHARING[mount.sharing]),
+            )
+        )
+
+    def _tmpfs(self, mount: ins.Mount) -> None:
+        size = pb.TmpfsOpt(size=mount.size_bytes)
+        self.mounts.append(pb.Mount(input=-1, dest=self._dest(mount), output=-1, mountType=pb.TMPFS, TmpfsOpt=size))
+
+    def _secret(self, mount: ins.Mount) -> None:
+        secret_id = mount.id or mount.source or posixpath.basename(mount.target)
+        if not secret_id:
+            raise InputError("--mount=type=secret needs an id", source=self._source)
+        if mount.env is not None:
+            name = mount.env or secret_id
+            self.secret_env.append(pb.SecretEnv(ID=secret_id, name=name, optional=not mount.required))
+            if not mount.target:
+                return
+        dest = self._state.absolute(mount.target) if mount.target else f"/run/secrets/{posixpath.basename(secret_id)}"
+        option = pb.SecretOpt(
+            ID=secret_id,
+            uid=mount.uid or 0,
+            gid=mount.gid or 0,
+            mode=0o400 if mount.mode is None else mount.mode,
+            optional=not mount.required,
+        )
+        self.mounts.append(pb.Mount(input=-1, dest=dest, output=-1, mountType=pb.SECRET, secretOpt=option))
+
+    def _agent(self, mount: ins.Mount) -> None:
+        dest = self._state.absolute(mount.target) if mount.target else f"/run/buildkit/ssh_agent.{self._ssh}"
+        self._ssh += 1
+        option = pb.SSHOpt(
+            ID=mount.id or "default",
+            uid=mount.uid or 0,
+            gid=mount.gid or 0,
+            mode=0o600 if mount.mode is None else mount.mode,
+            optional=not mount.required,
+        )
+        self.mounts.append(pb.Mount(input=-1, dest=dest, output=-1, mountType=pb.SSH, SSHOpt=option))

@@ -1,0 +1,53 @@
+"""Builds the LLB graph of one Dockerfile: ops in, a deterministic `pb.Definition` out."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from lamina.errors import SourceRange
+from lamina.llb.pb import ops_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One output of a vertex; None stands for scratch wherever a node may be missing."""
+
+    digest: str
+    output: int = 0
+
+
+class GraphBuilder:
+    """Collects vertices; equal ops are one vertex."""
+
+    def __init__(self, filename: str, text: str) -> None:
+        self._ops: dict[str, bytes] = {}
+        self._message = pb.Definition()
+        self._message.Source.infos.add(filename=filename, data=text.encode("utf-8", "replace"), language="Dockerfile")
+
+    def add(self, op: pb.Op, name: str, source: SourceRange | None = None, *, ignore_cache: bool = False) -> Node:
+        """Add an op whose inputs were added before, and return its first output."""
+        data = op.SerializeToString(deterministic=True)
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        if digest not in self._ops:
+            self._ops[digest] = data
+            metadata = self._message.metadata[digest]
+            metadata.description["llb.customname"] = name
+            metadata.ignore_cache = ignore_cache
+        if source is not None and digest not in self._message.Source.locations:
+            location = self._message.Source.locations[digest].locations.add(sourceIndex=0)
+            lines = location.ranges.add()
+            lines.start.line, lines.end.line = source.start, source.end
+        return Node(digest)
+
+    def finish(self, target: Node) -> pb.Definition:
+        """Return the definition that asks for `target`."""
+        last = pb.Op(inputs=[pb.Input(digest=target.digest, index=target.output)])
+        serialized = [*self._ops.values(), last.SerializeToString(deterministic=True)]
+        getattr(self._message, "def").extend(serialized)
+        return self._message
+
+
+def inputs_of(nodes: list[Node]) -> list[pb.Input]:
+    """Return the input messages for these nodes, in order."""
+    return [pb.Input(digest=node.digest, index=node.output) for node in nodes]

@@ -1,0 +1,91 @@
+"""Which stages a build needs, and in which order: the target, what it stands on, what it copies from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lamina.dockerfile.instructions import Copy, Dockerfile, Onbuild, Run, Stage
+from lamina.dockerfile.mounts import parse_mount
+from lamina.dockerfile.suggest import did_you_mean
+from lamina.errors import InputError
+
+if TYPE_CHECKING:
+    from lamina.dockerfile.convert_stage import Conversion
+
+
+def find_target(dockerfile: Dockerfile, name: str) -> Stage:
+    """Return the stage asked for, the last one by default.
+
+    Raises:
+        InputError: no such stage.
+    """
+    if not name:
+        return dockerfile.stages[-1]
+    found = dockerfile.stage(name)
+    if found is None:
+        names = [stage.name or str(stage.number) for stage in dockerfile.stages]
+        hint = did_you_mean(name, names) or f"the stages are: {', '.join(names)}"
+        raise InputError(f"there is no stage {name!r} to build", where=dockerfile.filename, hint=hint)
+    return found
+
+
+def needed_stages(dockerfile: Dockerfile, target: Stage, conversion: Conversion) -> list[Stage]:
+    """Return the stages below the target, each after those it needs.
+
+    Raises:
+        InputError: stages that need each other.
+    """
+    order: list[Stage] = []
+    state: dict[int, str] = {}
+    stack: list[tuple[Stage, Iterator[Stage]]] = [(target, iter(_below(dockerfile, target, conversion)))]
+    state[target.number] = "open"
+    while stack:
+        stage, rest = stack[-1]
+        for below in rest:
+            if state.get(below.number) == "open":
+                raise InputError(
+                    f"stages need each other in a circle: {_label(stage)} needs {_label(below)}",
+                    source=stage.base.source,
+                    hint="a stage may copy only from stages that do not need it",
+                )
+            if below.number not in state:
+                state[below.number] = "open"
+                stack.append((below, iter(_below(dockerfile, below, conversion))))
+                break
+        else:
+            state[stage.number] = "done"
+            order.append(stage)
+            stack.pop()
+    return order
+
+
+def _below(dockerfile: Dockerfile, stage: Stage, conversion: Conversion) -> list[Stage]:
+    """Return the stages that `stage` names: as its base, as a source of COPY, in a mount."""
+    names = [conversion.base_name(stage)]
+    for instruction in stage.instructions:
+        actual = instruction.trigger if isinstance(instruction, Onbuild) else instruction
+        if isinstance(actual, Copy) and actual.from_ and actual is instruction:
+            names.append(actual.from_)
+        if isinstance(actual, Run) and actual is instruction:
+            names += [parse_mount(text, actual.source).from_ for text in actual.mounts]
+    found = []
+    for position, name in enumerate(names):
+        below = earlier_stage(dockerfile, name, stage, is_base=position == 0) if name else None
+        if below is not None:
+            found.append(below)
+    return found
+
+
+def earlier_stage(dockerfile: Dockerfile, name: str, stage: Stage, *, is_base: bool) -> Stage | None:
+    """Return the stage that `name` means in `stage`: FROM sees earlier ones only, COPY also sees numbers."""
+    if is_base:
+        for candidate in reversed(dockerfile.stages[: stage.number]):
+            if candidate.name and candidate.name == name.lower():
+                return candidate
+        return None
+    return dockerfile.stage(name)
+
+
+def _label(stage: Stage) -> str:
+    return repr(stage.name) if stage.name else f"stage {stage.number}"
