@@ -15,9 +15,9 @@ from typing import BinaryIO
 from lamina.cancel import Cancel
 from lamina.exporter.files_out import export_tree
 from lamina.exporter.protocol import Surroundings
-from lamina.layer.compress import open_decompressor
+from lamina.layer.compress import open_stream
 from lamina.layer.entry import Entry, FileSlice, Item
-from lamina.layer.tar_read import TarReader
+from lamina.layer.tar_read import iter_entries
 
 _IN_MEMORY = 1 << 20
 """Files up to this size go through memory, larger ones through a temporary file."""
@@ -53,7 +53,7 @@ def _rejoined(head: bytes, stream: BinaryIO) -> Callable[[int], bytes]:
 def _items(read: Callable[[int], bytes], spool: str) -> Iterator[Item]:
     """Yield the archive's entries with their content, and directories that it leaves out before what is in them."""
     known = {""}
-    for entry, reader in TarReader(open_decompressor(read, archives=True), layer=False):
+    for entry, reader in iter_entries(open_stream(read), whiteouts=False):
         if entry.kind in "cbp" or not entry.path:
             continue
         for parent in _parents(entry.path):

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 COMMENT = "buildkit.dockerfile.v0"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROXY_ARGS = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+_NOT_INHERITED = (
+    *("Image", "Hostname", "Domainname", "AttachStdin", "AttachStdout", "AttachStderr"),
+    *("Tty", "OpenStdin", "StdinOnce"),
+)
 _LAYER_MAKERS = (ins.Run, ins.Copy, ins.Add, ins.Workdir)
 
 
@@ -194,8 +198,7 @@ class StageState:
         if not self.config["WorkingDir"]:
             self.config["WorkingDir"] = "/"
         self.shell = list(self.config.get("Shell") or []) or None
-        for key in ("Image", "Hostname", "Domainname", "AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin",
-                    "StdinOnce"):  # fmt: skip
+        for key in _NOT_INHERITED:
             self.config.pop(key, None)
 
     def take_triggers(self) -> None:

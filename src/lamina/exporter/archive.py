@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from lamina.layer.entry import Entry
-from lamina.layer.tar_write import BLOCK, entry_headers
+from lamina.layer.tar_header import BLOCK
+from lamina.layer.tar_write import make_header
 
 _RECORD = 20 * BLOCK
 
@@ -26,7 +27,7 @@ class ArchiveWriter:
 
     def directory(self, path: str) -> None:
         """Add a directory."""
-        self._put(b"".join(entry_headers(Entry(path, "d", 0o755))))
+        self._put(make_header(Entry(path, "d", 0o755), 0))
 
     def file(self, path: str, data: bytes) -> None:
         """Add a small file."""
@@ -34,7 +35,7 @@ class ArchiveWriter:
 
     def stream(self, path: str, size: int, chunks: Iterable[bytes]) -> None:
         """Add a file of `size` bytes; `chunks` must give exactly that many, else ValueError."""
-        self._put(b"".join(entry_headers(Entry(path, "f", 0o644, size=size))))
+        self._put(make_header(Entry(path, "f", 0o644, size=size), 0))
         left = size
         for chunk in chunks:
             left -= len(chunk)

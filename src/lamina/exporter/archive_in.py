@@ -17,8 +17,8 @@ from lamina.errors import InputError
 from lamina.exporter.adopt import Found, adopt, merge_found, names_of
 from lamina.exporter.convert import sniff_compression
 from lamina.exporter.protocol import Progress, silent
-from lamina.layer.compress import open_decompressor
-from lamina.layer.tar_read import TarReader
+from lamina.layer.compress import open_stream
+from lamina.layer.tar_read import iter_entries
 from lamina.oci.config import parse_config
 from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest
@@ -101,7 +101,7 @@ def load_archive(
 def _take_in(store: Store, read: Callable[[int], bytes], cancel: Cancel, progress: Progress, where: str) -> _Contents:
     """Read the archive to its end and store every file."""
     contents = _Contents()
-    for count, (entry, reader) in enumerate(TarReader(open_decompressor(read), layer=False)):
+    for count, (entry, reader) in enumerate(iter_entries(open_stream(read), whiteouts=False)):
         cancel.check()
         if count > MAX_FILES:
             raise InputError(f"more than {MAX_FILES} files in the archive", where=where)

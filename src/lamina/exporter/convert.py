@@ -64,15 +64,15 @@ def convert_layer(store: Store, layer: LayerBlob, compression: str, level: int |
     Raises:
         CorruptError: its content does not have the diffID; nothing is stored.
     """
-    from lamina.layer.compress import Compression, open_compressor
+    from lamina.layer.compress import Compression, compressor
 
     running = hashlib.new(layer.diff_id.algorithm)
     with store.open(layer.descriptor.digest) as file, store.ingest() as ingest:
-        packer = open_compressor(Compression(compression, level), ingest.write)
+        packer = compressor(Compression(compression, level))
         for chunk in _unpacked(file, cancel):
             running.update(chunk)
-            packer.write(chunk)
-        packer.close()
+            ingest.write(packer.compress(chunk))
+        ingest.write(packer.flush())
         _compare(running.hexdigest(), layer.diff_id, str(layer.descriptor.digest))
         digest, size = ingest.commit()
     docker = layer.descriptor.media_type.startswith("application/vnd.docker.")
@@ -103,9 +103,9 @@ def sniff_compression(store: Store, digest: Digest) -> str:
 
 def _unpacked(file: BinaryIO, cancel: Cancel) -> Iterator[bytes]:
     """Yield the uncompressed bytes of a blob."""
-    from lamina.layer.compress import open_decompressor
+    from lamina.layer.compress import open_stream
 
-    read = open_decompressor(file.read)
+    read = open_stream(file.read)
     while chunk := read(_CHUNK_BYTES):
         cancel.check()
         yield chunk

@@ -8,7 +8,7 @@ from lamina.exporter.files_out import links_last
 from lamina.exporter.protocol import Surroundings
 from lamina.exporter.target import open_target
 from lamina.layer.entry import Item
-from lamina.layer.tar_write import TarWriter
+from lamina.layer.tar_write import write_items
 
 
 def write_tar(items: Iterable[Item], dest: str, around: Surroundings) -> None:
@@ -19,4 +19,4 @@ def write_tar(items: Iterable[Item], dest: str, around: Surroundings) -> None:
         StorageError: it could not be written, or a file of the result is damaged.
     """
     with open_target(dest, around) as write:
-        TarWriter(write, around.cancel).add_all(links_last(items))
+        write_items(links_last(items), write, cancel=around.cancel)

@@ -201,13 +201,10 @@ class Ledger:
         replaced = self._clear(path) if path in self.entries or path in self.folders else ""
         if path in self._links:
             raise TarError("a file that an earlier hard link of this layer names", path)
-        data = self.entries.get(target)  # clearing may have removed it: a file that lay below the link's own path
-        if data is not None and data.kind == "h":
-            target = data.target
-        names = self._links.setdefault(target, {})
-        source = target if target in self.entries else next(iter(names), "")
-        if lower is None and not source and self._whole:
+        if data is not None and target not in self.entries:
             raise TarError(f"a hard link to {target!r}, which it replaces", path)
+        names = self._links.setdefault(target, {})
+        source = target if data is not None else next(iter(names), "")
         names[path] = None
         entry = entry._replace(target=target)
         self._add(entry)

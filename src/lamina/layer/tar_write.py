@@ -13,19 +13,16 @@ promises, or nothing counts: `ContentChangedError`. Must not: sort, merge duplic
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from hashlib import sha256
 from typing import TYPE_CHECKING
 from zlib import adler32
 
-from lamina.errors import InputError, StorageError
 from lamina.layer.entry import Entry, FileSlice
 from lamina.layer.errors import ContentChangedError, LayerError, show_name
+from lamina.layer.slices import CHUNK, SliceOpener, iter_chunks, read_small
 from lamina.layer.tar_header import BLOCK, MAX_ID
 from lamina.layer.xattr import is_private
-from lamina.rooted import open_beneath, open_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,13 +30,10 @@ if TYPE_CHECKING:
     from lamina.cancel import Cancel
     from lamina.layer.entry import Content, Item
 
-CHUNK = 1 << 20
 _MAX_OCTAL_7 = 0o7777777
 _MAX_OCTAL_11 = 0o77777777777
 _TYPES = {"f": b"0", "d": b"5", "l": b"2", "h": b"1", "c": b"3", "b": b"4", "p": b"6", "w": b"0"}
 _END = bytes(2 * BLOCK)
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_DIRECTORY_FLAGS = os.O_PATH | os.O_DIRECTORY
 _ZEROS = bytes(BLOCK)
 _TAIL = b"ustar\x0000" + bytes(64)
 _DEVICE_ZERO = b"0000000\x000000000\x00"
@@ -90,8 +84,7 @@ class _Writer:
         self._cancel = cancel
         self._parts: list[bytes] = []
         self._pending = 0
-        self._folder: tuple[str, str] | None = None
-        self._folder_fd = -1
+        self._slices = SliceOpener()
 
     def add(self, entry: Entry, content: Content) -> Entry:
         """Write one entry and return it as written."""
@@ -120,9 +113,7 @@ class _Writer:
 
     def close(self) -> None:
         """Close what is open. Idempotent."""
-        if self._folder_fd >= 0:
-            os.close(self._folder_fd)
-            self._folder_fd = -1
+        self._slices.close()
 
     def _put(self, data: bytes) -> None:
         self._parts.append(data)
@@ -141,16 +132,14 @@ class _Writer:
         """Write a file and return its digest."""
         size = entry.size
         if isinstance(content, FileSlice):
-            fd = self._open(content, entry)
+            fd = self._slices.open(content, entry)
             try:
                 if size > CHUNK:
                     digest = self._copy_large(header, entry, fd, content.offset)
                 else:
-                    data = _read_small(fd, entry, content.offset)
+                    data = read_small(fd, entry, content.offset)
                     digest = sha256(data).hexdigest() if data else EMPTY_DIGEST
                     self._put_small(header, data)
-            except OSError as error:
-                raise _unreadable(error, entry) from error
             finally:
                 os.close(fd)
             if content.digest and content.digest != digest:
@@ -180,73 +169,12 @@ class _Writer:
         self._put(header)
         self._flush()
         running = sha256()
-        left = entry.size
-        while left:
-            if self._cancel is not None:
-                self._cancel.check()
-            chunk = os.pread(fd, min(left, CHUNK), offset)
-            if not chunk:
-                raise ContentChangedError(entry.path, f"{left} of {entry.size} bytes are missing")
+        for chunk in iter_chunks(fd, entry, offset, self._cancel):
             running.update(chunk)
             self._write(chunk)
-            left -= len(chunk)
-            offset += len(chunk)
         if rest := -entry.size % BLOCK:
             self._put(_ZEROS[:rest])
         return running.hexdigest()
-
-    def _open(self, content: FileSlice, entry: Entry) -> int:
-        """Open a file for reading; it must be a regular one of at least the size its entry says."""
-        folder, _, name = content.path.rpartition("/")
-        try:
-            if self._folder != (content.root, folder):
-                self._enter(content.root, folder)
-            fd = os.open(name, _READ_FLAGS, dir_fd=self._folder_fd)
-        except OSError as error:
-            raise _unreadable(error, entry) from error
-        status = os.fstat(fd)
-        length = status.st_size - content.offset
-        if not stat.S_ISREG(status.st_mode):
-            os.close(fd)
-            raise ContentChangedError(entry.path, "it is no regular file any more")
-        if length < entry.size or (length > entry.size and content.offset == 0):
-            os.close(fd)
-            raise ContentChangedError(entry.path, f"{length} bytes, expected {entry.size}")
-        return fd
-
-    def _enter(self, root: str, folder: str) -> None:
-        """Make a directory the current one, no part of its path below the root being a link."""
-        self.close()
-        self._folder = None
-        root_fd = open_root(root)
-        if folder:
-            try:
-                self._folder_fd = open_beneath(root_fd, folder, _DIRECTORY_FLAGS)
-            finally:
-                os.close(root_fd)
-        else:
-            self._folder_fd = root_fd
-        self._folder = (root, folder)
-
-
-def _read_small(fd: int, entry: Entry, offset: int) -> bytes:
-    data = os.pread(fd, entry.size, offset) if entry.size else b""
-    while len(data) < entry.size:
-        more = os.pread(fd, entry.size - len(data), offset + len(data))
-        if not more:
-            raise ContentChangedError(entry.path, f"{len(data)} bytes, expected {entry.size}")
-        data += more
-    return data
-
-
-def _unreadable(error: OSError, entry: Entry) -> Exception:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return ContentChangedError(entry.path, "it is not there any more")
-    if error.errno == errno.ELOOP:  # a symbolic link took its place
-        return ContentChangedError(entry.path, "it is a symbolic link now")
-    if isinstance(error, PermissionError):
-        return InputError(f"cannot read the file: {error.strerror}", where=show_name(entry.path))
-    return StorageError(f"cannot read the file: {error.strerror}", where=show_name(entry.path))
 
 
 def _whiteout(entry: Entry) -> bytes:
