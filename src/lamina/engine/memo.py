@@ -63,6 +63,8 @@ def remember(
         pins: for each base image's full name: the digest it stood for, and the key under which that is noted.
         result: what came out.
     """
+    # what a build without cache made is what the next one with it would find
+    options = {**options, "no_cache": False, "no_cache_filter": [], "pull": False}
     if observed is None or not result.digest or not fast.is_memoizable(options):
         return
     value = {

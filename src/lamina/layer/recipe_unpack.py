@@ -100,6 +100,7 @@ def _spooled(
     offset = 0
     try:
         file = stack.enter_context(open(os.path.join(spool, name), "xb", buffering=_CHUNK))  # noqa: SIM115 - the stack closes it
+        offset = file.write(b"\0")  # a slice at offset 0 would mean the whole file
         current: tuple[Entry, Read] | None = first
         while current is not None:
             entry, read = current
