@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lamina.cancel import Cancel
+from lamina.engine.docker import docker_load
 from lamina.engine.options import BuildOptions, BuildResult
 from lamina.engine.place import Place
-from lamina.errors import InputError, NotYetError
+from lamina.errors import InputError
 from lamina.exporter.export import export
 from lamina.exporter.outputs import OutputSpec, parse_output
 from lamina.exporter.protocol import Outcome, PlatformResult, Result, Surroundings
@@ -33,10 +34,12 @@ class Plan:
     Attributes:
         specs: in the order they were given; at least one.
         names: full references from the tags.
+        load: hand the image to docker's engine as well.
     """
 
     specs: tuple[OutputSpec, ...]
     names: tuple[str, ...]
+    load: bool = False
 
     @property
     def files_wanted(self) -> bool:
@@ -63,8 +66,6 @@ def plan_outputs(options: BuildOptions) -> Plan:
     Raises:
         InputError: a bad output, or --push without a name.
     """
-    if options.load:
-        raise NotYetError("--load into a docker engine", hint="use -o type=docker,dest=image.tar and `docker load`")
     names = tuple(str(Reference.parse(tag)) for tag in options.tags)
     for tag in options.tags:
         if Reference.parse(tag).digest is not None:
@@ -77,7 +78,7 @@ def plan_outputs(options: BuildOptions) -> Plan:
             specs = [replace(spec, push=True) if spec.type == "image" else spec for spec in specs]
     if any(spec.push and not (names or spec.names) for spec in specs):
         raise InputError("a push needs a name", hint="give one with -t registry/repository:tag")
-    return Plan(tuple(specs) or (OutputSpec("image"),), names)
+    return Plan(tuple(specs) or (OutputSpec("image"),), names, options.load)
 
 
 class Exporting:
@@ -113,7 +114,10 @@ class Exporting:
         name = "exporting to " + ", ".join(dict.fromkeys(_shown(spec) for spec in self._plan.specs))
         self._sink(VertexEvent(self._vertex, name, started=started))
         try:
-            outcomes = [self._export(spec) for spec in self._plan.specs]
+            outcomes = [self._export(spec, self._stdout) for spec in self._plan.specs]
+            if self._plan.load:
+                with docker_load(self._place.environment.search_path) as stdin:
+                    outcomes.append(self._export(OutputSpec("docker", "-", media_types="docker"), stdin))
         except BaseException as error:
             text = str(error) or "cancelled"
             self._sink(VertexEvent(self._vertex, name, started=started, completed=time.time(), error=text))
@@ -121,7 +125,7 @@ class Exporting:
         self._sink(VertexEvent(self._vertex, name, started=started, completed=time.time()))
         return self._result(outcomes)
 
-    def _export(self, spec: OutputSpec) -> Outcome:
+    def _export(self, spec: OutputSpec, stdout: BinaryIO | None) -> Outcome:
         platform = PlatformResult(self._platform, self._image, self._files)
         rows = self._layers() if not spec.files_wanted else []
         result = Result(
@@ -135,7 +139,7 @@ class Exporting:
         surroundings = Surroundings(
             cancel=self._place.cancel,
             directory=Path.cwd(),
-            stdout=self._stdout,
+            stdout=stdout,
             pusher=lambda _insecure: self._place.registry,
             progress=self._progress,
         )

@@ -50,6 +50,7 @@ def run(args: Namespace) -> int:
 
     from lamina.cli.session import stored_credentials
     from lamina.engine.run import RunOptions, run_image
+    from lamina.errors import CancelledError
 
     entrypoint = None if args.entrypoint is None else [args.entrypoint] if args.entrypoint else []
     options = RunOptions(
@@ -65,7 +66,10 @@ def run(args: Namespace) -> int:
     environment = load_environment()
     credentials = stored_credentials(environment.docker_config or Path(), environment.search_path)
     with cancelling() as cancel:
-        return run_image(args.image, options, environment, cancel, _copy_output, credentials)
+        try:
+            return run_image(args.image, options, environment, cancel, _copy_output, credentials)
+        except CancelledError as error:
+            return error.exit_code  # stopping a program that runs in the foreground is no fault to report
 
 
 def _copy_output(stream: int, data: bytes) -> None:
