@@ -13,8 +13,9 @@ from lamina.dockerfile.convert_run import convert_run
 from lamina.dockerfile.graph import GraphBuilder, Node, inputs_of
 from lamina.dockerfile.parser import parse_instruction
 from lamina.dockerfile.stages import earlier_stage
+from lamina.dockerfile.suggest import did_you_mean
 from lamina.dockerfile.words import Words
-from lamina.errors import InputError, NotYetError, SourceRange
+from lamina.errors import Error, InputError, NotYetError, SourceRange
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
@@ -75,8 +76,9 @@ class Conversion:
         if key not in self._images:
             try:
                 self._images[key] = self.resolve(str(Reference.parse(name)), platform)
-            except InputError as error:
+            except Error as error:
                 error.source = error.source or source
+                error.hint = self._stage_hint(name, source) or error.hint
                 raise
         base = self._images[key]
         op = pb.Op(
@@ -84,6 +86,15 @@ class Conversion:
             platform=pb.Platform(Architecture=platform.architecture, OS=platform.os, Variant=platform.variant),
         )
         return self.graph.add(op, f"{title} FROM {base.reference}", source), base.config
+
+    def _stage_hint(self, name: str, source: SourceRange | None) -> str:
+        """Return what to tell somebody whose image cannot be had and may have meant a stage."""
+        names = [stage.name for stage in self.dockerfile.stages if stage.name]
+        later = self.dockerfile.stage(name)
+        if later is not None and source is not None and later.base.source.start > source.start:
+            return f"{name!r} was taken for an image: the stage of that name comes later, FROM sees only earlier ones"
+        suggestion = did_you_mean(name, names)
+        return f"{name!r} is no stage, so it was taken for an image; {suggestion}" if suggestion else ""
 
     def context(self) -> Node:
         """Return the node of the build context."""

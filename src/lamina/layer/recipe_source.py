@@ -107,19 +107,19 @@ def _match(view: View, pattern: str) -> Iterator[str]:
 def missing(view: View, path: str) -> InputError:
     """Return the error for a source that is not there."""
     why = view.why_missing(path)
-    what = f'"/{path}": not found in {view.name}'
+    what = f"/{path}: not found in {view.name}"
     if why:
-        return InputError(what, where=f"/{path}", hint=why)
+        return InputError(what, hint=why)
     folder, _, name = path.rpartition("/")
     try:
         folder = view.resolve(folder)
     except InputError:
-        return InputError(what, where=f"/{path}")
+        return InputError(what)
     import difflib
 
     similar = difflib.get_close_matches(name, view.children(folder)[:5000], n=3)
     names = ", ".join(f"/{folder}/{other}" if folder else f"/{other}" for other in similar)
-    return InputError(what, where=f"/{path}", hint=f"did you mean {names}?" if names else "")
+    return InputError(what, hint=f"did you mean {names}?" if names else "")
 
 
 class _Folder:
