@@ -70,7 +70,8 @@ class Place:
         self.state = State(root)
         self.store = Store(root / "oci")
         self.locks = Locks(root / "locks")
-        leases.sweep(root / "work", remove_tree)
+        if leases.sweep(root / "work", remove_tree):
+            self.store.sweep_ingest()  # whoever died may have been writing a blob
         self.lease = Lease(root / "work")
         self.layers = Layers(
             root,

@@ -26,11 +26,12 @@ def run(args: Namespace) -> int:
 
     enter_user_namespace()
     problems = open_store(load_environment().root).check(full=not args.quick)
+    faults = [problem for problem in problems if not problem.harmless]  # a leftover is swept by the next build
     if args.format == "json":
         print_json([str(problem) for problem in problems])
     else:
         for problem in problems:
-            print(f"problem: {clean_name(str(problem))}")
-        count = len(problems)
-        print(f"{count} problem{'' if count == 1 else 's'}" if problems else "the store is sound")
-    return 3 if problems else 0
+            print(f"{'note' if problem.harmless else 'problem'}: {clean_name(str(problem))}")
+        count = len(faults)
+        print(f"{count} problem{'' if count == 1 else 's'}" if faults else "the store is sound")
+    return 3 if faults else 0
