@@ -54,6 +54,13 @@ class Contexts:
                 )
             return self._views[key]
 
+    def reopen(self) -> None:
+        """Forget what was seen of the directories; what was hashed stays, as far as it still holds."""
+        with self._guard:
+            for view in self._views.values():
+                view.close()
+            self._views.clear()
+
     def close(self) -> None:
         """Close the directories, and keep what was learned about the files for the next build."""
         with self._guard:

@@ -18,6 +18,7 @@ from lamina.errors import MachineError
 from lamina.executor.executor import Executor
 from lamina.executor.runtime import find_runtime
 from lamina.layer.compress import Compression
+from lamina.layer.errors import ContentChangedError
 from lamina.llb.definition import Graph
 from lamina.ops.load import load_vertices, trees_needed
 from lamina.ops.worker import HostTrust, Worker
@@ -26,6 +27,7 @@ from lamina.session import Session
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.protocol import Resolved, Vertex
 from lamina.solver.runner import Runner
+from lamina.source.context import ContextChangedError
 
 _BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -99,9 +101,20 @@ class Solver:
     def solve(self, graph: Graph) -> LayerRef:
         """Return the root file system that the graph's target stands for.
 
+        A context file that changes while it is read spoils the keys made of it: everything is keyed once more, with
+        what was finished taken from the cache. If it changes again, the build fails and names the file.
+
         Raises:
             Error: the first failure of a vertex, with its lines of the Dockerfile.
         """
+        try:
+            return self._solve(graph)
+        except (ContentChangedError, ContextChangedError):
+            self.contexts.reopen()
+            self.worker.forget_contexts()
+            return self._solve(graph)
+
+    def _solve(self, graph: Graph) -> LayerRef:
         target, output = graph.target
         worker = self.worker
         self._has_steps = any(vertex.op.WhichOneof("op") == "exec" for vertex in graph.vertices)

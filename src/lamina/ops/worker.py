@@ -73,6 +73,11 @@ class Worker:
     _materialized: dict[int, LayerRef] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
+    def forget_contexts(self) -> None:
+        """Forget the copies of live directories: they are to be read again."""
+        with self._guard:
+            self._materialized.clear()
+
     def as_layers(self, result: LayerRef | LocalRef, cancel: Cancel) -> LayerRef:
         """Return a result as a chain; a live directory is copied into a tree of its own (once per build)."""
         if isinstance(result, LayerRef):
