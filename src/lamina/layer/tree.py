@@ -37,7 +37,6 @@ from lamina.rooted import open_beneath, open_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
     from types import TracebackType
 
     from lamina.cancel import Cancel

@@ -19,7 +19,6 @@ from lamina.layer.xattr import read_xattrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 MAX_PATH = 4095
 _KINDS = {
