@@ -14,6 +14,7 @@ from lamina.layer.errors import TarError
 
 BLOCK = 512
 ZERO_BLOCK = bytes(BLOCK)
+OPAQUE_MARK = ".wh..wh..opq"  # image-spec layer.md, "Opaque Whiteout": two dots before "opq"
 MAX_ID = 0xFFFFFFFE  # 2**32-1 means "leave it" to chown(2)
 MAX_SIZE = (1 << 63) - 1
 _MAX_NS = (1 << 63) - 1

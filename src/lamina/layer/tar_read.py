@@ -6,7 +6,7 @@ and new (their holes come out as zeros). Global PAX headers are passed over. A P
 skipped, so that two readers cannot see two archives in one.
 
 Layers (`whiteouts=True`, image-spec layer.md): `.wh.name` comes out as an entry of kind "w" with the path that it
-hides; `.wh..wh.opq` as kind "w" with `opaque=True` and the path of the directory whose content below is hidden; other
+hides; `.wh..wh..opq` as kind "w" with `opaque=True` and the path of the directory whose content below is hidden; other
 `.wh..wh.` names are metadata of AUFS and left out. Marks may come before or after what they apply to: `ledger.Ledger`
 folds them. Other archives (`whiteouts=False`): such names are names like any other.
 
@@ -27,6 +27,7 @@ from lamina.layer.errors import TarError
 from lamina.layer.tar_header import (
     BLOCK,
     MAX_ID,
+    OPAQUE_MARK,
     ZERO_BLOCK,
     Header,
     check_time,
@@ -54,7 +55,6 @@ _KINDS = {
 }  # fmt: skip
 _MAX_MAJOR, _MAX_MINOR = 0xFFF, 0xFFFFF
 _XATTR = b"SCHILY.xattr."
-_OPAQUE = ".wh..wh.opq"
 
 
 def iter_entries(read: Read, *, whiteouts: bool = True, clamp: bool = True) -> Iterator[tuple[Entry, Read]]:
@@ -368,7 +368,7 @@ def _parse_mark(path: str, shown: str) -> Entry | None:
         return None
     if any(part.startswith(".wh.") for part in folders):
         raise TarError("an entry below a whiteout", shown)
-    if name == _OPAQUE:
+    if name == OPAQUE_MARK:
         return Entry("/".join(folders), "w", opaque=True)
     if name.startswith(".wh..wh."):
         return None

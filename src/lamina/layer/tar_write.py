@@ -21,7 +21,7 @@ from zlib import adler32
 from lamina.layer.entry import Entry, FileSlice
 from lamina.layer.errors import ContentChangedError, LayerError, show_name
 from lamina.layer.slices import CHUNK, SliceOpener, iter_chunks, read_small
-from lamina.layer.tar_header import BLOCK, MAX_ID
+from lamina.layer.tar_header import BLOCK, MAX_ID, OPAQUE_MARK
 from lamina.layer.xattr import is_private
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _whiteout(entry: Entry) -> bytes:
     """Return the header of the marker that hides a path, or all that is below in a directory."""
     folder, _, name = entry.path.rpartition("/")
     if entry.opaque:
-        path = f"{entry.path}/.wh..wh.opq" if entry.path else ".wh..wh.opq"
+        path = f"{entry.path}/{OPAQUE_MARK}" if entry.path else OPAQUE_MARK
     elif name in ("", ".", ".."):
         raise LayerError("a whiteout without a name", where=show_name(entry.path))
     else:
