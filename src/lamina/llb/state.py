@@ -108,8 +108,14 @@ class State:
         args = ("/bin/sh", "-c", command) if isinstance(command, str) else tuple(command)
         variables = (*self.environment, *(env or {}).items())
         below = (self, *(mount.state for mount in mounts if mount.state is not None))
-        settings = {"args": args, "env": variables, "cwd": self.cwd, "user": self.username, "network": network}
-        settings |= {"mounts": tuple(mounts)}
+        settings: dict[str, Any] = {
+            "args": args,
+            "env": variables,
+            "cwd": self.cwd,
+            "user": self.username,
+            "network": network,
+        }
+        settings["mounts"] = tuple(mounts)
         return self._next("exec", below, settings, name or " ".join(args), ignore_cache)
 
     def copy(
