@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lamina.dockerfile.convert_stage import Conversion, StageState, start_stage
+from lamina.dockerfile.convert_sources import Conversion
+from lamina.dockerfile.convert_stage import StageState, start_stage
 from lamina.dockerfile.graph import GraphBuilder
 from lamina.dockerfile.instructions import Dockerfile, Stage
 from lamina.dockerfile.stages import find_target, needed_stages
@@ -38,7 +39,10 @@ class ConvertOptions:
     Attributes:
         platform: what is built for; `build_platform`: where steps run.
         add_hosts: `name:address` or `name=address`.
+        named_contexts: name to source (`docker-image://`, `oci-layout://`, a directory).
+        context_excludes: rules of the ignore files that named contexts have.
         exclude_patterns: rules of the ignore file.
+        allow: entitlements the user granted (`security.insecure`, `network.host`, `device`).
     """
 
     build_args: Mapping[str, str] = field(default_factory=dict)
@@ -47,6 +51,7 @@ class ConvertOptions:
     build_platform: Platform = field(default_factory=host_platform)
     labels: Mapping[str, str] = field(default_factory=dict)
     named_contexts: Mapping[str, str] = field(default_factory=dict)
+    context_excludes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     no_cache: bool = False
     no_cache_filter: tuple[str, ...] = ()
     network: str = ""
@@ -56,6 +61,8 @@ class ConvertOptions:
     exclude_patterns: tuple[str, ...] = ()
     source_date_epoch: int | None = None
     hostname: str = ""
+    cgroup_parent: str = ""
+    allow: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,7 @@ def convert(dockerfile: Dockerfile, options: ConvertOptions, resolve_image: Reso
         done[stage.number] = _convert_stage(stage, conversion)
     final = done[target.number]
     config = final.finish(options.labels)
-    definition = graph.finish(final.node_or_empty())
+    definition = graph.finish(conversion.settle_context(final.node_or_empty()))
     warnings = tuple(Warning(rule, text, where) for rule, text, where in conversion.warnings)
     unused = set(options.build_args) - conversion.used_args
     if unused:
@@ -110,6 +117,8 @@ def convert(dockerfile: Dockerfile, options: ConvertOptions, resolve_image: Reso
 
 def _convert_stage(stage: Stage, conversion: Conversion) -> StageState:
     state = start_stage(stage, conversion)
+    if state.finished:
+        return state
     for instruction in [*state.triggers, *stage.instructions]:
         state.dispatch(instruction)
     return state

@@ -3,128 +3,214 @@
 from __future__ import annotations
 
 import posixpath
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from lamina.dockerfile import instructions as ins
 from lamina.dockerfile.graph import Node, inputs_of
-from lamina.errors import InputError, NotYetError, SourceRange
+from lamina.errors import InputError, SourceRange
 from lamina.llb.pb import ops_pb2 as pb
+from lamina.oci.digest import Digest
 
 if TYPE_CHECKING:
     from lamina.dockerfile.convert_stage import StageState
 
-_REMOTE = ("http://", "https://", "git://", "ssh://", "git@")
+_WILDCARDS = "*?["
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """An instruction with its variables put in."""
+
+    item: ins.Copy | ins.Add
+    sources: tuple[str, ...]
+    dest: str
+    chown: str
+    chmod: str
+    checksum: str
+    exclude: tuple[str, ...]
+
+    @property
+    def source(self) -> SourceRange:
+        return self.item.source
+
+    @property
+    def parents(self) -> bool:
+        return isinstance(self.item, ins.Copy) and self.item.parents
 
 
 def convert_transfer(item: ins.Copy | ins.Add, state: StageState) -> None:
     """Carry out COPY or ADD."""
+    given = _expanded(item, state)
+    shown = _history(given)
+    title = state.title(shown)
+    base = state.node if not item.link else None
+    actions = _Actions(base)
+    for text in given.sources:
+        _add_source(actions, text, given, state, title)
+    for document in item.inline:
+        _add_inline(actions, document, given, state)
+    op = actions.finish()
+    if item.link and state.node is not None:
+        made = state.conversion.graph.add(op, title, given.source, ignore_cache=state.ignore_cache)
+        parts = pb.MergeOp(inputs=[pb.MergeInput(input=0), pb.MergeInput(input=1)])
+        merge = pb.Op(inputs=inputs_of([state.node, made]), merge=parts)
+        state.add(merge, f"{title} (merge)", given.source)
+    else:
+        state.add(op, title, given.source)
+    state.history(f"{shown} # buildkit", layer=True)
+
+
+def _expanded(item: ins.Copy | ins.Add, state: StageState) -> _Given:
     source = item.source
-    _refuse(item, state)
-    sources = [state.expand(text, source) for text in item.sources]
-    dest_text = state.expand(item.dest, source)
-    if not dest_text:
-        raise InputError(f"{item.keyword} has an empty destination", source=source)
-    if any(not text for text in sources):
+    checksum = state.expand(item.checksum, source) if isinstance(item, ins.Add) and item.checksum else ""
+    given = _Given(
+        item,
+        tuple(state.expand(text, source) for text in item.sources),
+        state.expand(item.dest, source),
+        state.expand(item.chown, source) if item.chown else "",
+        state.expand(item.chmod, source) if item.chmod else "",
+        checksum,
+        tuple(state.expand(pattern, source) for pattern in item.exclude),
+    )
+    if not given.dest:
+        raise InputError(f"{item.keyword} has an empty destination", source=source, hint="is a variable not set?")
+    if any(not text for text in given.sources):
         raise InputError(f"{item.keyword} has an empty source", source=source, hint="is a variable not set?")
-    dest = state.absolute(dest_text)
-    if len(sources) + len(item.inline) > 1 and not dest.endswith("/") and dest != "/":
+    dest = state.absolute(given.dest)
+    if len(given.sources) + len(item.inline) > 1 and not dest.endswith("/") and dest != "/":
         raise InputError(
             f"{item.keyword} of several sources needs a directory as destination",
             source=source,
-            hint=f"write {dest_text}/",
+            hint=f"write {given.dest}/",
         )
-    link = item.link
-    base = state.node if state.node is not None and not link else None
-    nodes = [base] if base is not None else []
-    owner = _owner(state.expand(item.chown, source), bool(nodes)) if item.chown else None
-    origin: Node | None = None
-    if sources:
-        from_ = item.from_ if isinstance(item, ins.Copy) else ""
-        origin = state.conversion.source_of(from_, state, source) if from_ else state.conversion.context()
-        if origin not in nodes:
-            nodes.append(origin)
-    builder = _Actions(len(nodes), 0 if base is not None else -1)
-    for text in sources:
-        builder.copy(nodes.index(origin) if origin is not None else -1, _copy(item, state, text, dest, owner))
-    for document in item.inline:
-        _add_inline(builder, document, item, state, dest, owner)
-    op = pb.Op(inputs=inputs_of(nodes), file=pb.FileOp(actions=builder.finish()))
-    shown = _history(item, sources, dest_text)
-    if link and state.node is not None:
-        title = state.title(shown)
-        made = state.conversion.graph.add(op, title, source, ignore_cache=state.ignore_cache)
-        parts = pb.MergeOp(inputs=[pb.MergeInput(input=0), pb.MergeInput(input=1)])
-        merge = pb.Op(inputs=inputs_of([state.node, made]), merge=parts)
-        state.add(merge, f"{title} (merge)", source)
-    else:
-        state.add(op, state.title(shown), source)
-    state.history(f"{shown} # buildkit", layer=True)
+    if checksum and len(given.sources) != 1:
+        raise InputError("--checksum is for a single source", source=source, hint="write one ADD for each")
+    return given
 
 
 class _Actions:
     """Chained file actions: each works on the result of the one before."""
 
-    def __init__(self, inputs: int, first: int) -> None:
-        self._inputs, self._first = inputs, first
+    def __init__(self, base: Node | None) -> None:
+        self.nodes = [base] if base is not None else []
         self._actions: list[pb.FileAction] = []
+        self._has_base = base is not None
 
-    def _input(self) -> int:
-        return self._inputs + len(self._actions) - 1 if self._actions else self._first
+    @property
+    def has_base(self) -> bool:
+        """Whether there are files below, so that names of users can be looked up."""
+        return self._has_base
 
-    def copy(self, number: int, copy: pb.FileActionCopy) -> None:
-        """Copy from an input of the op."""
-        self._actions.append(pb.FileAction(input=self._input(), secondaryInput=number, output=-1, copy=copy))
+    def copy(self, origin: Node, copy: pb.FileActionCopy) -> None:
+        """Copy from a node."""
+        if origin not in self.nodes:
+            self.nodes.append(origin)
+        number = self.nodes.index(origin)
+        self._actions.append(pb.FileAction(secondaryInput=number, output=-1, copy=copy))
 
-    def mkdir(self, mkdir: pb.FileActionMkDir) -> None:
-        """Make a directory."""
-        self._actions.append(pb.FileAction(input=self._input(), secondaryInput=-1, output=-1, mkdir=mkdir))
-
-    def mkfile(self, mkfile: pb.FileActionMkFile) -> None:
-        """Write a file."""
-        self._actions.append(pb.FileAction(input=self._input(), secondaryInput=-1, output=-1, mkfile=mkfile))
-
-    def finish(self) -> list[pb.FileAction]:
-        """Return the actions; the last one's result is the op's output."""
+    def finish(self) -> pb.Op:
+        """Return the op; the last action's result is its output."""
+        for number, action in enumerate(self._actions):
+            action.input = len(self.nodes) + number - 1 if number else 0 if self._has_base else -1
         self._actions[-1].output = 0
-        return self._actions
+        return pb.Op(inputs=inputs_of(self.nodes), file=pb.FileOp(actions=self._actions))
 
 
-def _refuse(item: ins.Copy | ins.Add, state: StageState) -> None:
-    if isinstance(item, ins.Copy):
-        if item.parents:
-            raise NotYetError("COPY --parents", source=item.source)
+def _add_source(actions: _Actions, text: str, given: _Given, state: StageState, title: str) -> None:
+    """Copy one source: from git, from a URL, or from the context, a stage or an image."""
+    item, conversion = given.item, state.conversion
+    remote = isinstance(item, ins.Add) or not item.from_
+    if remote and _is_url(text):
+        if isinstance(item, ins.Copy):
+            raise InputError(
+                f"COPY takes no URL: {text}", source=given.source, hint="ADD downloads, COPY takes files that are here"
+            )
+        origin, copy = _download(text, item, given, state, title)
+        actions.copy(origin, _dressed(copy, given, actions))
         return
-    remote = [text for text in item.sources if state.expand(text, item.source).startswith(_REMOTE)]
-    if remote:
-        raise NotYetError(f"ADD of a remote source ({remote[0]})", source=item.source)
-    if item.checksum or item.keep_git_dir is not None:
-        raise InputError("--checksum and --keep-git-dir are for remote sources", source=item.source)
+    if given.checksum or (isinstance(item, ins.Add) and item.keep_git_dir is not None):
+        raise InputError("--checksum and --keep-git-dir are for remote sources", source=given.source)
+    from_ = item.from_ if isinstance(item, ins.Copy) else ""
+    if from_:
+        origin = conversion.source_of(from_, state, given.source) or conversion.empty()
+    else:
+        origin = conversion.context(text)
+    actions.copy(origin, _dressed(_local_copy(text, given, state), given, actions))
 
 
-def _copy(
-    item: ins.Copy | ins.Add, state: StageState, text: str, dest: str, owner: pb.ChownOpt | None
-) -> pb.FileActionCopy:
-    path = posixpath.normpath("/" + text.lstrip("/"))
-    path = "/" + path.lstrip("/")
-    if text.endswith("/") and path != "/":
-        path += "/"
-    mode, mode_text = _mode(state.expand(item.chmod, item.source), item.source) if item.chmod else (-1, "")
+def _is_url(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
+
+
+def _download(url: str, item: ins.Add, given: _Given, state: StageState, title: str) -> tuple[Node, pb.FileActionCopy]:
+    """Return the vertex of a download, and what copies its one file."""
+    name = posixpath.basename(urlsplit(url).path.rstrip("/")) or "__unnamed__"
+    op = pb.Op(source=pb.SourceOp(identifier=url, attrs={"http.filename": name}))
+    if given.checksum:
+        op.source.attrs["http.checksum"] = str(_digest(given))
+    node = state.conversion.graph.add(op, title, given.source, ignore_cache=state.ignore_cache)
     copy = pb.FileActionCopy(
-        src=path,
-        dest=dest,
-        mode=mode,
-        modeStr=mode_text,
-        followSymlink=True,
-        dirCopyContents=True,
-        attemptUnpackDockerCompatibility=isinstance(item, ins.Add) and item.unpack is not False,
+        src=f"/{name}",
+        dest=state.absolute(given.dest),
+        attemptUnpackDockerCompatibility=bool(item.unpack),
         createDestPath=True,
-        allowWildcard=True,
-        allowEmptyWildcard=True,
         timestamp=-1,
-        exclude_patterns=[state.expand(pattern, item.source) for pattern in item.exclude],
     )
-    if owner is not None:
-        copy.owner.CopyFrom(owner)
+    return node, copy
+
+
+def _digest(given: _Given) -> Digest:
+    try:
+        return Digest(given.checksum)
+    except InputError as error:
+        error.source, error.hint = given.source, error.hint or "write --checksum=sha256:HEX"
+        raise
+
+
+def _local_copy(text: str, given: _Given, state: StageState) -> pb.FileActionCopy:
+    """Return what copies files that are here, as COPY does it."""
+    item = given.item
+    path, copy = text, pb.FileActionCopy(dest=state.absolute(given.dest), timestamp=-1)
+    if given.parents:
+        path, pivot, pattern = text.partition("/./")
+        if not pivot:
+            path, pattern = "/", text
+        pattern = posixpath.normpath("/" + pattern).lstrip("/")
+        copy.include_patterns.append(pattern)
+        if not any(letter in path + pattern for letter in _WILDCARDS):
+            copy.required_paths.append(posixpath.join("/", path.lstrip("/"), pattern))
+    copy.src = "/" + posixpath.normpath("/" + path).lstrip("/")
+    if path.endswith("/") and copy.src != "/":
+        copy.src += "/"
+    unpack = item.unpack if isinstance(item, ins.Add) else False
+    copy.attemptUnpackDockerCompatibility = isinstance(item, ins.Add) if unpack is None else unpack
+    copy.followSymlink = copy.dirCopyContents = copy.createDestPath = True
+    copy.allowWildcard = copy.allowEmptyWildcard = True
+    return copy
+
+
+def _add_inline(actions: _Actions, document: ins.InlineFile, given: _Given, state: StageState) -> None:
+    """Copy a here-document: a file of its own, so that it lands as any other source does."""
+    text = document.data
+    if document.expand:
+        text = state.conversion.words.document(text, state.variables(), given.source).text
+    data = text.encode("utf-8", "surrogateescape")
+    mkfile = pb.FileActionMkFile(path=f"/{document.name}", mode=0o644, data=data, timestamp=-1)
+    op = pb.Op(file=pb.FileOp(actions=[pb.FileAction(input=-1, secondaryInput=-1, output=0, mkfile=mkfile)]))
+    origin = state.conversion.graph.add(op, "[internal] preparing inline document", given.source)
+    dest = state.absolute(given.dest)
+    copy = pb.FileActionCopy(src=f"/{document.name}", dest=dest, createDestPath=True, timestamp=-1)
+    actions.copy(origin, _dressed(copy, given, actions))
+
+
+def _dressed(copy: pb.FileActionCopy, given: _Given, actions: _Actions) -> pb.FileActionCopy:
+    """Give a copy the owner, mode and exceptions that the flags ask for."""
+    copy.mode, copy.modeStr = _mode(given.chmod, given.source) if given.chmod else (-1, "")
+    if given.chown:
+        copy.owner.CopyFrom(owner_of(given.chown, has_base=actions.has_base))
+    copy.exclude_patterns.extend(given.exclude)
     return copy
 
 
@@ -133,10 +219,13 @@ def _mode(text: str, source: SourceRange) -> tuple[int, str]:
         if int(text, 8) > 0o7777:
             raise InputError(f"--chmod={text} is larger than 7777", source=source)
         return int(text, 8), ""
+    if text[:1].isdigit():
+        raise InputError(f"--chmod={text} is not octal", source=source, hint="for example 755, or u=rwX,go=rX")
     return -1, text
 
 
-def _owner(text: str, has_base: bool) -> pb.ChownOpt:
+def owner_of(text: str, *, has_base: bool) -> pb.ChownOpt:
+    """Return what `user[:group]` asks for: numbers as they are, names to be looked up in the op's first input."""
     user, colon, group = text.partition(":")
     owner = pb.ChownOpt(user=_one(user or "0", has_base))
     if colon and group:
@@ -150,40 +239,9 @@ def _one(name: str, has_base: bool) -> pb.UserOpt:
     return pb.UserOpt(byName=pb.NamedUserOpt(name=name, input=0 if has_base else -1))
 
 
-def _add_inline(
-    builder: _Actions,
-    document: ins.InlineFile,
-    item: ins.Copy | ins.Add,
-    state: StageState,
-    dest: str,
-    owner: pb.ChownOpt | None,
-) -> None:
-    text = document.data
-    if document.expand:
-        text = state.conversion.words.document(text, state.variables(), item.source).text
-    path = posixpath.join(dest, document.name) if dest.endswith("/") else dest
-    mode, mode_text = _mode(state.expand(item.chmod, item.source), item.source) if item.chmod else (0o644, "")
-    if mode_text:
-        raise NotYetError("a symbolic --chmod on a here-document", source=item.source)
-    parent = posixpath.dirname(path)
-    if parent != "/":
-        made = pb.FileActionMkDir(path=parent, mode=0o755, makeParents=True, timestamp=-1)
-        if owner is not None:
-            made.owner.CopyFrom(owner)
-        builder.mkdir(made)
-    made_file = pb.FileActionMkFile(path=path, mode=mode, data=text.encode("utf-8", "surrogateescape"), timestamp=-1)
-    if owner is not None:
-        made_file.owner.CopyFrom(owner)
-    builder.mkfile(made_file)
-
-
-def _history(item: ins.Copy | ins.Add, sources: list[str], dest: str) -> str:
-    flags = []
-    if isinstance(item, ins.Copy) and item.from_:
-        flags.append(f"--from={item.from_}")
-    if item.chown:
-        flags.append(f"--chown={item.chown}")
-    if item.chmod:
-        flags.append(f"--chmod={item.chmod}")
-    names = [*sources, *(f"<<{document.name}" for document in item.inline)]
-    return " ".join([item.keyword, *flags, *names, dest])
+def _history(given: _Given) -> str:
+    flags = ["--parents"] if given.parents else []
+    flags += [f"--chown={given.chown}"] if given.chown else []
+    flags += [f"--chmod={given.chmod}"] if given.chmod else []
+    names = [*given.sources, *(f"<<{document.name}" for document in given.item.inline)]
+    return " ".join([given.item.keyword, *flags, *names, given.dest])

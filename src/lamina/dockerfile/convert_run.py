@@ -6,6 +6,8 @@ import posixpath
 from typing import TYPE_CHECKING, Any
 
 from lamina.dockerfile import instructions as ins
+from lamina.dockerfile.convert_config import DEFAULT_SHELL, command_line
+from lamina.dockerfile.convert_sources import platform_pb
 from lamina.dockerfile.graph import Node, inputs_of
 from lamina.dockerfile.mounts import parse_mount
 from lamina.errors import InputError, NotYetError, SourceRange
@@ -22,67 +24,72 @@ _SCRIPTS = "/dev/pipes/"
 
 def convert_run(item: ins.Run, state: StageState) -> None:
     """Carry out RUN."""
-    source = item.source
+    source, options = item.source, state.conversion.options
     if item.devices:
         raise NotYetError("RUN --device", source=source)
+    _check_entitlements(item, state)
     builder = _Builder(state, source)
-    args, shown = _arguments(item, state, builder)
+    args = _arguments(item, state, builder)
     for text in item.mounts:
         builder.mount(parse_mount(text, source, lambda value: state.expand(value, source)))
-    options = state.conversion.options
     if options.shm_size:
-        builder.mounts.append(
-            pb.Mount(
-                input=-1, dest="/dev/shm", output=-1, mountType=pb.TMPFS, TmpfsOpt=pb.TmpfsOpt(size=options.shm_size)
-            )
-        )
-    network = item.network or options.network
+        size = pb.TmpfsOpt(size=options.shm_size)
+        builder.mounts.append(pb.Mount(input=-1, dest="/dev/shm", output=-1, mountType=pb.TMPFS, TmpfsOpt=size))
     exec_op = pb.ExecOp(
         meta=_meta(args, state),
         mounts=builder.mounts,
-        network=_NETWORKS[network],
+        network=_NETWORKS[item.network or options.network],
         security=pb.INSECURE if item.security == "insecure" else pb.SANDBOX,
         secretenv=builder.secret_env,
     )
-    op = pb.Op(inputs=inputs_of(builder.nodes), exec=exec_op)
-    state.add(op, state.title(f"RUN {item.original.partition(' ')[2].strip() or shown}"), source)
-    state.history(f"RUN {_arg_prefix(state)}{shown} # buildkit", layer=True)
+    op = pb.Op(inputs=inputs_of(builder.nodes), exec=exec_op, platform=platform_pb(state.platform))
+    state.add(op, state.title(f"RUN {item.original.partition(' ')[2].strip() or ' '.join(args)}"), source)
+    shown = [f"{name}={state.variables().get(name, value)}" for name, value in state.declared.items()]
+    declared = f"|{len(shown)} {' '.join(shown)} " if shown else ""
+    state.history(f"RUN {declared}{' '.join(args)} # buildkit", layer=True)
 
 
-def _arg_prefix(state: StageState) -> str:
-    """Return the declared build arguments as docker's history shows them: `|2 A=1 B=2 `."""
-    shown = [f"{name}={value}" for name, value in sorted(_visible_args(state).items())]
-    return f"|{len(shown)} {' '.join(shown)} " if shown else ""
+def _check_entitlements(item: ins.Run, state: StageState) -> None:
+    """Refuse what the user has to allow first; `--network=host` for the whole build allows it for a step."""
+    options = state.conversion.options
+    if item.security == "insecure" and "security.insecure" not in options.allow:
+        raise InputError(
+            "RUN --security=insecure gives the step all rights over this machine, which was not allowed",
+            source=item.source,
+            hint="allow it with --allow security.insecure",
+        )
+    if item.network == "host" and options.network != "host" and "network.host" not in options.allow:
+        raise InputError(
+            "RUN --network=host was not allowed for this build",
+            source=item.source,
+            hint="allow it with --allow network.host, or build with --network=host",
+        )
 
 
-def _visible_args(state: StageState) -> dict[str, str]:
-    env = state.env()
-    return {name: value for name, value in state.args.items() if name not in env and name.lower() not in _PROXIES}
-
-
-def _arguments(item: ins.Run, state: StageState, builder: _Builder) -> tuple[list[str], str]:
-    """Return the process's arguments and how history shows them."""
+def _arguments(item: ins.Run, state: StageState, builder: _Builder) -> list[str]:
+    """Return the process's arguments; a script with an interpreter line is mounted and run by the shell."""
     command = item.command
-    if isinstance(command, ins.ExecForm):
-        return list(command.args), " ".join(command.args)
+    if isinstance(command, ins.ExecForm) or command.script is None:
+        return command_line(command, state)
     script = command.script
-    shell = state.shell or ["/bin/sh", "-c"]
-    if script is None:
-        text = command.full_text()
-        return [*shell, text], " ".join([*shell, text])
     text = script.text()
+    shell = [*(state.config.get("Shell") or DEFAULT_SHELL)]
     if not text.startswith("#!"):
-        return [*shell, text], " ".join([*shell, text])
+        return [*shell, text]
     path = posixpath.join(_SCRIPTS, script.name)
     builder.script(path, text)
-    return [path], f"<<{script.name} (script)"
+    return [*shell, path]
 
 
 def _meta(args: list[str], state: StageState) -> pb.Meta:
     options = state.conversion.options
-    env = [*(state.config.get("Env") or []), *(f"{name}={value}" for name, value in _visible_args(state).items())]
     meta = pb.Meta(
-        args=args, env=env, cwd=state.workdir(), user=str(state.config.get("User") or ""), hostname=options.hostname
+        args=args,
+        env=[f"{name}={value}" for name, value in state.variables().items()],
+        cwd=state.workdir(),
+        user=str(state.config.get("User") or ""),
+        hostname=options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", "") or options.hostname,
+        cgroupParent=options.cgroup_parent,
     )
     for entry in options.add_hosts:
         name, _, address = entry.partition("=") if "=" in entry else entry.partition(":")
@@ -91,11 +98,10 @@ def _meta(args: list[str], state: StageState) -> pb.Meta:
         name, _, values = limit.partition("=")
         soft, _, hard = values.partition(":")
         meta.ulimit.add(Name=name, Soft=int(soft), Hard=int(hard or soft))
-    for name in _PROXIES:
-        value = options.build_args.get(name.upper()) or options.build_args.get(name)
-        if value:
-            setattr(meta.proxy_env, name, value)
-            state.conversion.used_args.update({name, name.upper()} & set(options.build_args))
+    for name in sorted(options.build_args):
+        if name.lower() in _PROXIES:
+            setattr(meta.proxy_env, name.lower(), options.build_args[name])
+            state.conversion.used_args.add(name)
     return meta
 
 
@@ -110,7 +116,9 @@ class _Builder:
         self.secret_env: list[pb.SecretEnv] = []
         self._ssh = 0
 
-    def _input(self, node: Node) -> int:
+    def _input(self, node: Node | None) -> int:
+        if node is None:
+            return -1
         if node not in self.nodes:
             self.nodes.append(node)
         return self.nodes.index(node)
@@ -140,10 +148,10 @@ class _Builder:
             raise InputError(f"--mount=type={mount.type} needs a target", source=self._source)
         return self._state.absolute(mount.target).rstrip("/") or "/"
 
-    def _from(self, name: str) -> Node:
-        if not name:
-            return self._state.conversion.context()
-        return self._state.conversion.source_of(name, self._state, self._source)
+    def _from(self, mount: ins.Mount) -> Node | None:
+        if not mount.from_:
+            return self._state.conversion.context(mount.source)
+        return self._state.conversion.source_of(mount.from_, self._state, self._source)
 
     def _bind(self, mount: ins.Mount) -> None:
         selector = posixpath.normpath("/" + mount.source)
@@ -152,7 +160,7 @@ class _Builder:
             raise InputError("nothing can be mounted over the root", source=self._source)
         self.mounts.append(
             pb.Mount(
-                input=self._input(self._from(mount.from_)),
+                input=self._input(self._from(mount)),
                 selector="" if selector == "/" else selector,
                 dest=dest,
                 output=-1,
@@ -162,16 +170,12 @@ class _Builder:
 
     def _cache(self, mount: ins.Mount) -> None:
         dest = self._dest(mount)
-        number, selector = -1, ""
-        if mount.from_:
-            number = self._input(self._from(mount.from_))
-            selector = posixpath.normpath("/" + mount.source) if mount.source else ""
-        elif mount.mode is not None or mount.uid or mount.gid:
-            mkdir = pb.FileActionMkDir(path="/cache", mode=0o755 if mount.mode is None else mount.mode, timestamp=-1)
-            mkdir.owner.user.byID, mkdir.owner.group.byID = mount.uid or 0, mount.gid or 0
-            op = pb.Op(file=pb.FileOp(actions=[pb.FileAction(input=-1, secondaryInput=-1, output=0, mkdir=mkdir)]))
-            node = self._state.conversion.graph.add(op, f"[{self._state.label}] preparing a cache mount", self._source)
-            number, selector = self._input(node), "/cache"
+        number = self._input(self._from(mount)) if mount.from_ else -1
+        selector = posixpath.normpath("/" + mount.source) if mount.source else ""
+        selector = "" if selector == "/" else selector
+        if not selector and (mount.mode, mount.uid, mount.gid) != (None, None, None):
+            number, selector = self._input(self._cache_root(mount, number)), "/cache"
+        namespace = self._state.conversion.options.build_args.get("BUILDKIT_CACHE_MOUNT_NS", "")
         self.mounts.append(
             pb.Mount(
                 input=number,
@@ -180,9 +184,18 @@ class _Builder:
                 output=-1,
                 readonly=mount.readonly,
                 mountType=pb.CACHE,
-                cacheOpt=pb.CacheOpt(ID=mount.id or dest, sharing=_SHARING[mount.sharing]),
+                cacheOpt=pb.CacheOpt(ID=f"{namespace}/{mount.id or dest}", sharing=_SHARING[mount.sharing]),
             )
         )
+
+    def _cache_root(self, mount: ins.Mount, below: int) -> Node:
+        """Return a directory with the owner and mode that a new cache starts with."""
+        base = [self.nodes[below]] if below >= 0 else []
+        mkdir = pb.FileActionMkDir(path="/cache", mode=0o755 if mount.mode is None else mount.mode, timestamp=-1)
+        mkdir.owner.user.byID, mkdir.owner.group.byID = mount.uid or 0, mount.gid or 0
+        action = pb.FileAction(input=0 if base else -1, secondaryInput=-1, output=0, mkdir=mkdir)
+        op = pb.Op(inputs=inputs_of(base), file=pb.FileOp(actions=[action]))
+        return self._state.conversion.graph.add(op, "[internal] setting cache mount permissions", self._source)
 
     def _tmpfs(self, mount: ins.Mount) -> None:
         size = pb.TmpfsOpt(size=mount.size_bytes)

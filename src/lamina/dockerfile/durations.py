@@ -45,3 +45,21 @@ def parse_duration(text: str) -> int:
 def _wrong(text: str) -> InputError:
     """Return the error for a text that is no duration."""
     return InputError(f"not a duration: {text[:80]!r}", hint="write a number with a unit, such as 500ms, 30s, 1m30s")
+
+
+def format_duration(nanoseconds: int) -> str:
+    """Return a duration as Go prints it: `1m30s`, `1.5s`, `0s`; from 0 on."""
+    if nanoseconds < 1_000_000_000:
+        for unit, size in (("ms", 1_000_000), ("µs", 1_000), ("ns", 1)):
+            if nanoseconds >= size:
+                return f"{_decimal(nanoseconds, size)}{unit}"
+        return "0s"
+    minutes, rest = divmod(nanoseconds, _UNITS["m"])
+    hours, minutes = divmod(minutes, 60)
+    shown = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{shown}{_decimal(rest, _UNITS['s'])}s"
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, rest = divmod(value, unit)
+    return f"{whole}.{str(rest).zfill(len(str(unit)) - 1)}".rstrip("0").rstrip(".")

@@ -27,8 +27,7 @@ class GraphBuilder:
 
     def add(self, op: pb.Op, name: str, source: SourceRange | None = None, *, ignore_cache: bool = False) -> Node:
         """Add an op whose inputs were added before, and return its first output."""
-        data = op.SerializeToString(deterministic=True)
-        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        data, digest = _identified(op)
         if digest not in self._ops:
             self._ops[digest] = data
             metadata = self._message.metadata[digest]
@@ -40,12 +39,43 @@ class GraphBuilder:
             lines.start.line, lines.end.line = source.start, source.end
         return Node(digest)
 
+    def change(self, node: Node, op: pb.Op) -> dict[str, str]:
+        """Put `op` in the place of a vertex without inputs; what stands on it changes its digest.
+
+        Returns the new digest of every vertex that changed, by the old one.
+        """
+        changed: dict[str, str] = {}
+        before, self._ops = self._ops, {}
+        for digest, data in before.items():
+            found = op if digest == node.digest else pb.Op.FromString(data)
+            for number in found.inputs:
+                number.digest = changed.get(number.digest, number.digest)
+            data, new = _identified(found)
+            self._ops[new] = data
+            if new != digest:
+                changed[digest] = new
+                self._move(digest, new)
+        return changed
+
+    def _move(self, old: str, new: str) -> None:
+        """Give a vertex's name and lines to its new digest."""
+        self._message.metadata[new].CopyFrom(self._message.metadata[old])
+        del self._message.metadata[old]
+        if old in self._message.Source.locations:
+            self._message.Source.locations[new].CopyFrom(self._message.Source.locations[old])
+            del self._message.Source.locations[old]
+
     def finish(self, target: Node) -> pb.Definition:
         """Return the definition that asks for `target`."""
         last = pb.Op(inputs=[pb.Input(digest=target.digest, index=target.output)])
         serialized = [*self._ops.values(), last.SerializeToString(deterministic=True)]
         getattr(self._message, "def").extend(serialized)
         return self._message
+
+
+def _identified(op: pb.Op) -> tuple[bytes, str]:
+    data = op.SerializeToString(deterministic=True)
+    return data, "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def inputs_of(nodes: list[Node]) -> list[pb.Input]:

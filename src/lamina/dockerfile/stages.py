@@ -11,7 +11,7 @@ from lamina.dockerfile.suggest import did_you_mean
 from lamina.errors import InputError
 
 if TYPE_CHECKING:
-    from lamina.dockerfile.convert_stage import Conversion
+    from lamina.dockerfile.convert_sources import Conversion
 
 
 def find_target(dockerfile: Dockerfile, name: str) -> Stage:

@@ -36,6 +36,7 @@ class CopyOptions:
         allow_empty_wildcard: a pattern that matches nothing copies nothing, instead of being an error.
         include: patterns of which a path below the source must match one; () for all.
         exclude: patterns that keep paths below the source out.
+        required: paths that must be there, whatever the patterns match (`--parents` of plain names).
         always_replace_existing_dest_paths: what is in the way is removed, where it otherwise would be an error.
         timestamp_ns: modification time of all that is made; None keeps the source's.
     """
@@ -50,6 +51,7 @@ class CopyOptions:
     allow_empty_wildcard: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
     always_replace_existing_dest_paths: bool = False
     timestamp_ns: int | None = None
 

@@ -62,6 +62,9 @@ def find_sources(view: View, src: str, options: CopyOptions) -> list[Source]:
     Raises:
         InputError: nothing is there (unless an empty wildcard is allowed); the message tells what may have been meant.
     """
+    for path in map(clean_path, options.required):
+        if view.lookup(view.resolve(path)) is None:
+            raise missing(view, path)
     clean = clean_path(src)
     if options.allow_wildcard and has_glob(clean):
         paths = list(_match(view, clean))

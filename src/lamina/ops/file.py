@@ -143,6 +143,7 @@ class FileOp:
             allow_empty_wildcard=copy.allowEmptyWildcard,
             include=tuple(copy.include_patterns),
             exclude=tuple(copy.exclude_patterns),
+            required=tuple(copy.required_paths),
             always_replace_existing_dest_paths=copy.alwaysReplaceExistingDestPaths,
             timestamp_ns=copy.timestamp if copy.timestamp != -1 else None,
         )
