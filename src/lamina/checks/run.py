@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from lamina.checks.pragmas import BUILD_ARG, Wishes, wishes_by_line, wishes_for_file
 from lamina.checks.ruleset import RULES
 from lamina.checks.values import WARNING, Finding, Rule
-from lamina.checks.view import CheckOptions, look_at
+from lamina.checks.view import CheckOptions
+from lamina.checks.walk import look_at
 from lamina.dockerfile.instructions import Dockerfile
 from lamina.errors import InputError
 

@@ -1,7 +1,7 @@
 """Every rule has a page that teaches it: bad, good, why; and what the page says is so.
 
-A page may give its examples surroundings: a block `dockerignore` is the ignore file, a block `context` lists what lies in
-the build context (one path a line), each for the example it stands with.
+A page may give its examples surroundings: a block `dockerignore` is the ignore file, a block `context` lists what lies
+in the build context (one path a line), each for the example it stands with.
 """
 
 import re

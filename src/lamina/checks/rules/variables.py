@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterable, Iterator
 
 from lamina.checks.values import Hit, rule
 from lamina.checks.view import StageView, View
+from lamina.checks.walk import expand
 from lamina.dockerfile.suggest import did_you_mean
+from lamina.dockerfile.words import Words
 from lamina.errors import InputError
 from lamina.oci.reference import Reference
 
@@ -48,9 +50,6 @@ def invalid_default_arg_in_from(view: View) -> Iterator[Hit]:
     """Who builds without `--build-arg` gets a name that is empty or none, and an error that does not say why."""
     if view.default_globals is None:
         return
-    from lamina.checks.view import expand
-    from lamina.dockerfile.words import Words
-
     words = Words(view.dockerfile.escape)
     for stage in view.stages:
         found = expand(words, stage.image.text, view.default_globals)
