@@ -18,7 +18,7 @@ from lamina.checks.walk import look_at
 from lamina.dockerfile.instructions import Dockerfile
 from lamina.errors import InputError
 
-MAX_FINDINGS = 1000
+MAX_FINDINGS = 200
 """Most findings of one rule in one file: more would not be read, and a hostile file could make millions."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -22,12 +23,13 @@ _LEVELS = {WARNING: "warning"}
 def sarif_report(report: Report, version: str) -> str:
     """Return the report as a SARIF log; `version` is ours."""
     rules = list(dict.fromkeys(finding.rule for finding in report.findings))
+    lines = report.text.split("\n")
     numbers = {rule.id: number for number, rule in enumerate(rules)}
     driver = {"name": "lamina", "version": version, "rules": [_rule(rule) for rule in rules]}
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "results": [_result(finding, numbers[finding.rule.id], report) for finding in report.findings],
+        "results": [_result(finding, numbers[finding.rule.id], report.filename, lines) for finding in report.findings],
         "invocations": [_invocation(report)],
     }
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
@@ -52,17 +54,17 @@ def _level(rule: Rule) -> str:
     return _LEVELS.get(rule.severity, "note")
 
 
-def _result(finding: Finding, number: int, report: Report) -> dict[str, Any]:
+def _result(finding: Finding, number: int, filename: str, lines: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "ruleId": finding.rule.id,
         "ruleIndex": number,
         "level": _level(finding.rule),
         "message": {"text": "\n".join([finding.message, *finding.detail])},
         "locations": [_location(finding.source)],
-        "partialFingerprints": {"lamina/v1": _fingerprint(finding)},
+        "partialFingerprints": {"lamina/v1": _fingerprint(finding, lines)},
     }
     if finding.fix is not None:
-        found["fixes"] = [_fix(finding, report)]
+        found["fixes"] = [_fix(finding, filename)]
     return found
 
 
@@ -71,7 +73,7 @@ def _location(source: SourceRange) -> dict[str, Any]:
     return {"physicalLocation": {"artifactLocation": {"uri": _uri(source.file)}, "region": region}}
 
 
-def _fix(finding: Finding, report: Report) -> dict[str, Any]:
+def _fix(finding: Finding, filename: str) -> dict[str, Any]:
     """Return the fix; whole lines are replaced, each with its line end."""
     assert finding.fix is not None
     replacements = [
@@ -81,14 +83,14 @@ def _fix(finding: Finding, report: Report) -> dict[str, Any]:
         }
         for edit in finding.fix.edits
     ]
-    change = {"artifactLocation": {"uri": _uri(report.filename)}, "replacements": replacements}
+    change = {"artifactLocation": {"uri": _uri(filename)}, "replacements": replacements}
     return {"description": {"text": finding.fix.description}, "artifactChanges": [change]}
 
 
-def _fingerprint(finding: Finding) -> str:
+def _fingerprint(finding: Finding, lines: Sequence[str]) -> str:
     """Return what stays equal when lines are added elsewhere: the rule and the text of the lines."""
-    lines = finding.source.text.split("\n")[finding.source.start - 1 : finding.source.end]
-    return hashlib.sha256("\n".join([finding.rule.id, *lines]).encode("utf-8", "replace")).hexdigest()
+    about = lines[finding.source.start - 1 : finding.source.end]
+    return hashlib.sha256("\n".join([finding.rule.id, *about]).encode("utf-8", "replace")).hexdigest()
 
 
 def _invocation(report: Report) -> dict[str, Any]:

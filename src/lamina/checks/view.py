@@ -78,7 +78,7 @@ class Step:
         values: what it names, expanded: the path of WORKDIR, the user of USER, the sources of COPY and ADD, the words
             of EXPOSE and VOLUME, the names of ENV and ARG; nothing for others.
         undefined: variables that it uses and nothing has defined, in order.
-        known: names of variables that are in scope; only where something is undefined.
+        known: names of variables that are in scope; only where something is undefined, and not in endless files.
         user: who runs here, "" for the base's default (unknown base: root).
         workdir: the working directory, as far as it is known; "" when it hangs on an unknown base.
         workdir_set: a WORKDIR came before, in this stage or those below.

@@ -49,6 +49,7 @@ class _Walk:
         self.defaults = _built_in(options, options.target or dockerfile.stages[-1].name)
         self.globals = self._global_args(options.build_args) or dict(self.defaults)
         self.by_name: dict[str, int] = {}
+        self.budget = _Budget()
         self.views: list[StageView] = []
 
     def view(self) -> View:
@@ -123,7 +124,7 @@ class _Walk:
             return StageView(stage, image, platform, below, False, (), State(sure=False))
         state = below.end.copy() if below else self._start(image.result, platform.result, stage.name)
         state.env.setdefault("PATH", DEFAULT_PATH)
-        walk = _StageWalk(self.words, state, self.options.build_args, self.globals)
+        walk = _StageWalk(self.words, state, self.options.build_args, self.globals, self.budget)
         if below:
             for step in below.items(ins.Onbuild):
                 assert isinstance(step.item, ins.Onbuild)
@@ -148,13 +149,31 @@ class _Walk:
         return _from_config(config)
 
 
+class _Budget:
+    """How many names may still be noted beside undefined variables: copying scopes must not cost more than the file."""
+
+    def __init__(self) -> None:
+        self._left = 100_000
+
+    def take(self, names: int) -> bool:
+        """Tell whether so many more fit."""
+        self._left -= names
+        return self._left >= 0
+
+
 class _StageWalk:
     """The instructions of one stage, one after the other; `state` goes along."""
 
     def __init__(
-        self, words: Words, state: State, build_args: Mapping[str, str], global_args: Mapping[str, str]
+        self,
+        words: Words,
+        state: State,
+        build_args: Mapping[str, str],
+        global_args: Mapping[str, str],
+        budget: _Budget,
     ) -> None:
         self.words, self.state, self.build_args, self.globals = words, state, build_args, global_args
+        self.budget = budget
         self.variables = {**state.args, **state.env}
 
     def step(self, item: ins.Instruction) -> Step:
@@ -164,7 +183,7 @@ class _StageWalk:
         undefined: dict[str, None] = {}
         values = self._values(item, undefined)
         known: tuple[str, ...] = ()
-        if undefined:
+        if undefined and self.budget.take(len(self.variables)):
             known = tuple(self.variables)
         self._take(item, values)
         return Step(item, values, tuple(undefined), known, *before)

@@ -31,6 +31,7 @@ from lamina.progress import Sink, WarningEvent
 from lamina.session import Session
 
 _MAX_LISTED = 100_000
+_MAX_EVENTS = 200
 _ANSWERED = ("unauthorized", "denied", "not found")
 _NO_DIGEST = "sha256:" + "0" * 64
 
@@ -49,12 +50,14 @@ def check_in_build(
     known = _known_configs(configs)
     check_options = replace(_check_options(options, platform, known), all_stages=False)
     findings = run_checks(dockerfile, check_options)
-    for finding in findings:
+    for finding in findings[:_MAX_EVENTS]:
         sink(_event(finding))
+    if len(findings) > _MAX_EVENTS:
+        sink(WarningEvent("", f"{len(findings) - _MAX_EVENTS} more findings: `lamina build --check` lists them"))
     error = refusal(findings, wishes_of(dockerfile, check_options))
     if error is not None:
         raise error
-    return tuple(finding.line() for finding in findings)
+    return tuple(finding.line() for finding in findings[:_MAX_EVENTS])
 
 
 def check(options: BuildOptions, session: Session, environment: Environment, cancel: Cancel) -> Report:
