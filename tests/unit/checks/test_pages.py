@@ -104,3 +104,13 @@ def test_names_are_unique_and_complete() -> None:
 def test_all_of_buildkits_rules_are_there() -> None:
     """F1: the 22 rules of BuildKit, by their names."""
     assert sum(rule.buildkit for rule in ruleset.RULES) == 22
+
+
+@pytest.mark.parametrize("rule", ruleset.RULES, ids=lambda rule: rule.id)
+def test_the_index_lists_every_rule(rule: Rule) -> None:
+    """F1: docs/checks/README.md has a row for each rule, with its page and its aliases."""
+    text = (PAGES / "README.md").read_text("utf8")
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| [{rule.id}]({rule.slug}.md) |")]
+
+    assert rule.description in row
+    assert all(alias in row for alias in rule.aliases)

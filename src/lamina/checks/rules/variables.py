@@ -55,7 +55,15 @@ def invalid_default_arg_in_from(view: View) -> Iterator[Hit]:
         found = expand(words, stage.image.text, view.default_globals)
         if found.failed:
             return
-        if not _is_reference(found.result):
+        if _is_reference(found.result):
+            continue
+        if stage.below is not None and stage.below.stage.name == found.result.lower():
+            yield Hit(
+                f"'{found.result}' is taken for the stage '{found.result.lower()}', but is no name of an image: "
+                "write it in lower case",
+                stage.source,
+            )
+        else:
             yield Hit(
                 f"'{stage.image.text}' is {found.result!r} when no build argument is given, which names no image: "
                 "give its ARG a default",
