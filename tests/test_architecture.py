@@ -10,13 +10,13 @@ RANKS = {
     "oci": 1, "rooted": 1, "patterns": 1, "session": 1,
     "llb": 2, "solver": 2, "store": 2, "state": 2, "layer": 2, "registry": 2,
     "dockerfile": 3, "snapshot": 3, "executor": 3, "image": 3,
-    "source": 4, "cache": 4,
+    "source": 4, "cache": 4, "checks": 4,
     "ops": 5, "exporter": 5,
     "engine": 6,
     "cli": 7,
 }  # fmt: skip
 
-PURE = ["errors", "progress", "oci", "patterns", "solver", "llb"]
+PURE = ["errors", "progress", "oci", "patterns", "solver", "llb", "checks"]
 IMPURE_IN_PURE = {"solver/runner.py", "oci/platform.py", "solver/keying.py"}
 IO_MODULES = {"socket", "subprocess", "sqlite3", "urllib3", "shutil", "tempfile", "fcntl"}
 

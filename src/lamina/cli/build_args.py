@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable, Iterable, Mapping
 
+    from lamina.cli.calls import Call
+
 PROGRESS = ("auto", "tty", "plain", "rawjson", "quiet", "none")
 _NOT_YET = {
     "cache_from": "--cache-from (remote cache import)",
     "cache_to": "--cache-to (remote cache export)",
-    "check": "--check (build checks)",
     "allow": "--allow (entitlements)",
     "builder": "--builder (remote builders)",
     "cgroup_parent": "--cgroup-parent",
@@ -32,12 +33,24 @@ _NOT_YET = {
     "cpus": "--cpus (limits per step)",
     "security_opt": "--security-opt",
 }
-_FLAGS_NOT_YET = ("check", "squash")
+_FLAGS_NOT_YET = ("squash",)
 _ULIMITS = {
     *("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue"),
     *("nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"),
 }
-_BOOLEANS = ("pull", "no-cache", "push", "load", "quiet", "rm", "force-rm", "provenance", "sbom", *_FLAGS_NOT_YET)
+_BOOLEANS = (
+    "pull",
+    "no-cache",
+    "push",
+    "load",
+    "quiet",
+    "rm",
+    "force-rm",
+    "provenance",
+    "sbom",
+    "check",
+    *_FLAGS_NOT_YET,
+)
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -52,12 +65,14 @@ class Request:
         file: `--file` as given, "" when absent.
         progress: one of `PROGRESS`.
         iidfile, metadata_file: files to write, "" for none.
+        call: what to do instead of building, None to build.
     """
 
-    __slots__ = ("context", "file", "iidfile", "metadata_file", "options", "progress", "secrets", "ssh")
+    __slots__ = ("call", "context", "file", "iidfile", "metadata_file", "options", "progress", "secrets", "ssh")
 
     def __init__(self, args: Namespace, environ: Mapping[str, str]) -> None:
         _refuse_not_yet(args)
+        self.call = _call("check" if args.check else args.call)
         self.context: str = args.path
         self.file: str = args.file
         self.iidfile: str = args.iidfile
@@ -99,6 +114,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--ca", default="", choices=["", "host"], help="host: RUN steps trust what this host trusts, tracelessly")
     add("-j", "--jobs", type=int, default=0, metavar="N", help="how many steps run at once")
     _add_output(parser)
+    add("--check", type=_boolean, default=False, metavar="BOOL", help="only check the Dockerfile: --call=check")
+    add(
+        "--call",
+        default="build",
+        metavar="WHAT",
+        help="build, or check[,format=text|json|sarif]: say what could be better, build nothing",
+    )
     _add_not_yet(parser)
 
 
@@ -145,7 +167,6 @@ def _add_not_yet(parser: ArgumentParser) -> None:
             parser.add_argument(option, type=_boolean, default=False, help=argparse.SUPPRESS)
         else:
             parser.add_argument(option, action="append", default=[], help=argparse.SUPPRESS)
-    parser.add_argument("--call", default="build", help=argparse.SUPPRESS)
     for option in ("--provenance", "--sbom"):
         parser.add_argument(option, default="false", help=argparse.SUPPRESS)
     parser.add_argument("--attest", action="append", default=[], help=argparse.SUPPRESS)
@@ -162,8 +183,6 @@ def _refuse_not_yet(args: Namespace) -> None:
     for name, feature in _NOT_YET.items():
         if getattr(args, name):
             raise NotYetError(feature)
-    if args.call != "build":
-        raise NotYetError(f"--call={args.call}")
     for name in ("provenance", "sbom"):
         if getattr(args, name).lower() not in ("false", "0"):
             raise NotYetError(f"--{name} (attestations)", hint=f"--{name}=false is what happens now")
@@ -205,6 +224,15 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "ca": args.ca,
         "source_date_epoch": parse_epoch(environ.get("SOURCE_DATE_EPOCH", "")),
     }
+
+
+def _call(text: str) -> Call | None:
+    """Return what `--call` asks for, None for building; a build needs no more than this to know."""
+    if text == "build":
+        return None
+    from lamina.cli.calls import parse_call
+
+    return parse_call(text)
 
 
 def _progress(args: Namespace, environ: Mapping[str, str]) -> str:

@@ -2,19 +2,21 @@
 
 The steps, in order; each is a room below and nothing here knows how it does its part:
 
-    Dockerfile -> AST -> LLB + config -> solver -> chain of layers -> manifest + config -> outputs
+    Dockerfile -> AST -> LLB + config (-> checks) -> solver -> chain of layers -> manifest + config -> outputs
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from lamina.cancel import Cancel
+from lamina.checks.pragmas import BUILD_ARG as CHECK_ARG
 from lamina.dockerfile.convert import ConvertOptions, ResolvedBase, convert
 from lamina.dockerfile.parser import parse
 from lamina.engine import memo
+from lamina.engine.check import check_in_build
 from lamina.engine.options import BuildOptions, BuildResult, Environment
 from lamina.engine.outputs import Exporting, plan_outputs
 from lamina.engine.place import Place
@@ -58,7 +60,8 @@ def build(
     ) as place:
         pins: dict[str, tuple[str, str]] = {}
         resolve = _Resolver(place, cancel, sink, pins)
-        converted = convert(dockerfile, _convert_options(options, platform), resolve)
+        converted = convert(dockerfile, convert_options(options, platform), resolve)
+        findings = check_in_build(dockerfile, options, platform, resolve.configs, sink)
         for warning in converted.warnings:
             sink(WarningEvent("", warning.message, url=warning.rule, source=warning.source))
         settings = SolveSettings(
@@ -89,7 +92,7 @@ def build(
         built = replace(
             built,
             timings=solver.timings,
-            warnings=tuple(warning.message for warning in converted.warnings),
+            warnings=(*findings, *(warning.message for warning in converted.warnings)),
         )
         memo.remember(place.state, asdict(options), observed, pins, built)
         return built
@@ -108,9 +111,10 @@ def _platform(options: BuildOptions) -> Platform:
     return Platform.parse(options.platforms[0]) if options.platforms else host_platform()
 
 
-def _convert_options(options: BuildOptions, platform: Platform) -> ConvertOptions:
+def convert_options(options: BuildOptions, platform: Platform) -> ConvertOptions:
+    """Return what conversion depends on, out of what a build depends on."""
     return ConvertOptions(
-        build_args=dict(options.build_args),
+        build_args={name: value for name, value in options.build_args.items() if name != CHECK_ARG},
         target=options.target,
         platform=platform,
         build_platform=host_platform(),
@@ -133,6 +137,7 @@ class _Resolver:
 
     def __init__(self, place: Place, cancel: Cancel, sink: Sink, pins: dict[str, tuple[str, str]]) -> None:
         self._place, self._cancel, self._sink, self._pins = place, cancel, sink, pins
+        self.configs: dict[tuple[str, str], dict[str, Any]] = {}
 
     def __call__(self, name: str, platform: Platform) -> ResolvedBase:
         digest = "resolve:" + name
@@ -148,7 +153,8 @@ class _Resolver:
         reference = Reference.parse(name)
         if reference.digest is None:
             self._pins[str(reference)] = (str(image.reference.digest), pin_key(reference, platform))
-        return ResolvedBase(str(image.reference), str(image.digest), dict(image.config.fields))
+        config = self.configs[str(reference), str(platform)] = dict(image.config.fields)
+        return ResolvedBase(str(image.reference), str(image.digest), config)
 
 
 class _Transfers:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lamina.cli.progress.display import Display
+    from lamina.cli.session import LocalSession
     from lamina.engine.options import BuildResult, Environment
 
 __all__ = ["add_arguments", "prepare", "run"]
@@ -39,6 +40,8 @@ def run(args: Namespace) -> int:
             "ignore": inputs.ignore,
             "ignore_name": inputs.ignore_name,
         }
+        if request.call is not None:
+            return _check(options, request, inputs)
         if _answer_from_memo(options, request):
             return 0
         return _build(options, request, inputs)
@@ -85,6 +88,32 @@ def _build(options: dict[str, Any], request: Request, inputs: Inputs) -> int:
     return 0
 
 
+def _check(options: dict[str, Any], request: Request, inputs: Inputs) -> int:
+    """Check the Dockerfile and print what was found; nothing is built. Return the exit code."""
+    assert request.call is not None
+    from lamina import __version__
+    from lamina.checks.report import json_report, text_report
+    from lamina.checks.sarif import sarif_report
+    from lamina.cli.environment import load_environment
+    from lamina.cli.signals import cancelling
+    from lamina.cli.terminal import clean_text
+    from lamina.engine.check import check
+    from lamina.engine.options import BuildOptions
+
+    environment = load_environment()
+    session = _session(options, request, inputs, environment)
+    with cancelling() as cancel:
+        report = check(BuildOptions(**options), session, environment, cancel)
+    if request.call.format == "json":
+        text = json_report(report)
+    elif request.call.format == "sarif":
+        text = sarif_report(report, __version__)
+    else:
+        text = clean_text(text_report(report))
+    sys.stdout.write(text)
+    return int(report.failed and not request.call.ignore_status)
+
+
 def _enter_user_namespace() -> None:
     """Become root in a user namespace where the user is not root."""
     from lamina.cli.userns import enter_user_namespace
@@ -96,22 +125,28 @@ def _solve(
     options: dict[str, Any], request: Request, inputs: Inputs, environment: Environment, display: Display
 ) -> BuildResult:
     """Run the engine under a cancel token that signals reach."""
-    from pathlib import Path
-
-    from lamina.cli.session import LocalSession, stored_credentials
     from lamina.cli.signals import cancelling
     from lamina.engine.build import build
     from lamina.engine.options import BuildOptions
 
-    session = LocalSession(
+    session = _session(options, request, inputs, environment)
+    with cancelling() as cancel:
+        return build(BuildOptions(**options), session, environment, display.sink, cancel)
+
+
+def _session(options: dict[str, Any], request: Request, inputs: Inputs, environment: Environment) -> LocalSession:
+    """Return what this process offers to the engine."""
+    from pathlib import Path
+
+    from lamina.cli.session import LocalSession, stored_credentials
+
+    return LocalSession(
         contexts={"context": inputs.context, **options["build_contexts"]},
         secrets=request.secrets,
         ssh=request.ssh,
         environ=os.environ,
         credentials=stored_credentials(environment.docker_config or Path(), environment.search_path),
     )
-    with cancelling() as cancel:
-        return build(BuildOptions(**options), session, environment, display.sink, cancel)
 
 
 def _deliver(request: Request, config_digest: str, digest: str, metadata: dict[str, Any]) -> None:
