@@ -78,13 +78,11 @@ def check_built(
         return ()
     findings = _findings(troubles, dockerfile, options.target, wishes)
     for finding in findings:
-        sink(
-            WarningEvent(
-                "", finding.line(), (finding.rule.description, *finding.detail), finding.rule.url, source=finding.source
-            )
-        )
-    if (error := refusal(findings, wishes)) is not None:
-        raise error
+        short = f"{finding.rule.id}: {finding.message}"
+        detail = (finding.rule.description, *finding.detail)
+        sink(WarningEvent("", short, detail, finding.rule.url, source=finding.source))
+    if (refused := refusal(findings, wishes)) is not None:
+        raise refused
     return tuple(finding.line() for finding in findings)
 
 
@@ -104,7 +102,7 @@ def _troubles(
         return []
     union = layers.union(result, cancel)
     with Peek(layers, place.state, rows, union, cancel) as peek:
-        tree = _ChainTree(union, peek, own_layers(rows, config), cancel)
+        tree = ChainTree(union, peek, own_layers(rows, config), cancel)
         found = check_result(ImageView(tree, inner, platform))
     value = json.dumps([astuple(trouble) for trouble in found])
     place.state.execute("INSERT OR REPLACE INTO memo VALUES (?, ?, ?)", (key, value, time.time()))
@@ -136,8 +134,8 @@ def own_layers(rows: list[LayerRow], config: Mapping[str, Any]) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _ChainTree:
-    """A chain as `checks.result_view.FinalTree`."""
+class ChainTree:
+    """A chain as `checks.result_view.FinalTree`; `own` numbers the layers of this build, the topmost first."""
 
     union: Union
     peek: Peek
@@ -145,22 +143,28 @@ class _ChainTree:
     cancel: Cancel
 
     def lookup(self, path: str) -> Entry | None:
+        """Return what is at a path."""
         return self.union.lookup(path)
 
     def children(self, path: str) -> list[str]:
+        """Return the names in a directory."""
         return self.union.children(path)
 
     def resolve(self, path: str, follow_last: bool = True) -> str:
+        """Return a path without links."""
         return self.union.resolve(path, follow_last)
 
     def program(self, path: str, *, deep: bool = False, aside: bool = False) -> Program | None:
+        """Return what a file is."""
         self.cancel.check()
         return self.peek.program(path, deep=deep, aside=aside)
 
     def text(self, path: str) -> bytes | None:
+        """Return a small text."""
         return self.peek.text(path)
 
     def own_programs(self, folders: frozenset[str]) -> Iterator[str]:
+        """Yield executables of this build's own layers."""
         left = _MAX_SCANNED
         for number in self.own:
             for path, entry in self.union.indexes[number].entries.items():

@@ -100,8 +100,8 @@ def load_program(value: list[Any]) -> Program:
         ValueError, TypeError: it is no such value.
     """
     head, elf, damaged, wants = value
-    read = Elf(*(tuple(field) if isinstance(field, list) else field for field in elf)) if elf is not None else None
-    return Program(head.encode("latin-1"), read, damaged, wants)
+    fields: list[Any] = [tuple(field) if isinstance(field, list) else field for field in elf or ()]
+    return Program(head.encode("latin-1"), Elf(*fields) if fields else None, damaged, wants)
 
 
 def _searched(read_at: ReadAt, size: int) -> bool:

@@ -103,7 +103,9 @@ class Peek:
         found = self._place(path)
         if found is None:
             return None
-        number, name, _ = found
+        number, name, entry = found
+        if not entry.size:
+            return Program(b"")
         if self._rows[number].tree:
             return self._in_tree(number, name, lambda read_at, size: look_at(read_at, size, deep=deep))
         notes = self._notes_of(number, MAX_ASIDE_BYTES if aside else MAX_BLOB_BYTES)
@@ -166,10 +168,10 @@ class Peek:
                 self._cancel.check()
                 if entry.kind != "f" or not entry.size:
                     continue
-                if may_be_program(entry) and len(notes.programs) < MAX_PROGRAMS:
-                    notes.programs[entry.path] = look_at(_Forward(body).read_at, entry.size, deep=True)
-                elif is_wanted_text(entry):
+                if is_wanted_text(entry):
                     notes.texts[entry.path] = _Forward(body).read_at(0, entry.size)
+                elif may_be_program(entry) and len(notes.programs) < MAX_PROGRAMS:
+                    notes.programs[entry.path] = look_at(_Forward(body).read_at, entry.size, deep=True)
         return notes
 
     def _load(self, key: str) -> _Notes | None:
