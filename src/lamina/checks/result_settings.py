@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from lamina.checks.result_view import ImageView, Trouble
 
 _ZONE = re.compile(r"[A-Z][A-Za-z]+(/[A-Za-z0-9_+-]+){1,2}")
+_NO_RULES = frozenset(
+    {"Etc/UTC", "Etc/UCT", "Etc/GMT", "Etc/Universal", "Etc/Zulu", "Etc/Greenwich"}
+)  # what is without
 _MAX_SHOWN = 200
 
 
@@ -53,7 +56,7 @@ def check_workdir(image: ImageView) -> Iterator[Trouble]:
 def check_zone(image: ImageView) -> Iterator[Trouble]:
     """Yield a time zone whose rules are not in the image."""
     zone = image.env.get("TZ", "").removeprefix(":")
-    if not _ZONE.fullmatch(zone) or image.place(f"/usr/share/zoneinfo/{zone}").is_file:
+    if not _ZONE.fullmatch(zone) or zone in _NO_RULES or image.place(f"/usr/share/zoneinfo/{zone}").is_file:
         return
     if image.env.get("TZDIR") or image.env.get("ZONEINFO") or image.env.get("PYTHONTZPATH"):
         return

@@ -426,7 +426,13 @@ class TestSettings:
 
     def test_a_time_zone_without_rules(self, files: Path, check: Check):
         assert "install tzdata" in only(check(Env=["TZ=Europe/Berlin"]), "TimeZoneMissing").message
-        assert check(Env=["TZ=UTC"]) == check(Env=["TZ=CET-1CEST"]) == check(Env=["TZ=Europe/Berlin", "TZDIR=/z"]) == []
+        assert (
+            check(Env=["TZ=Etc/UTC"])
+            == check(Env=["TZ=UTC"])
+            == check(Env=["TZ=CET-1CEST"])
+            == check(Env=["TZ=Europe/Berlin", "TZDIR=/z"])
+            == []
+        )
 
         write(files / "usr/share/zoneinfo/Europe/Berlin", "TZif")
         assert check(Env=["TZ=Europe/Berlin"]) == []
