@@ -91,7 +91,7 @@ def _troubles(
 ) -> list[Trouble]:
     """Return what is wrong, remembered or found out now."""
     inner = config.get("config") or {}
-    facts = [_VERSION, result.layer, inner, str(platform)]
+    facts = [_VERSION, result.layer, inner, str(platform), _base_layers(config)]
     key = "result:" + sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     row = place.state.execute("SELECT value FROM memo WHERE key = ?", (key,)).fetchone()
     if row is not None and (known := _load(row[0])) is not None:
@@ -128,9 +128,12 @@ def own_layers(rows: list[LayerRow], config: Mapping[str, Any]) -> list[int]:
 
     Those of the base have a creation time in the history of the config; pulled ones also know where they come from.
     """
+    return [number for number in range(len(rows) - 1, _base_layers(config) - 1, -1) if not rows[number].origin]
+
+
+def _base_layers(config: Mapping[str, Any]) -> int:
     history = config.get("history") or ()
-    base = sum(1 for row in history if row.get("created") and not row.get("empty_layer"))
-    return [number for number in range(len(rows) - 1, base - 1, -1) if not rows[number].origin]
+    return sum(1 for row in history if row.get("created") and not row.get("empty_layer"))
 
 
 @dataclass(frozen=True, slots=True)
