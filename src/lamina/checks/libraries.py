@@ -25,6 +25,9 @@ from lamina.elf import Elf
 
 MAX_LIBRARIES = 400
 """Libraries opened for one program."""
+MAX_LOOKUPS = 20_000
+"""Paths looked up for all programs of an image; a hostile image could ask for billions. Then nothing more is called
+missing."""
 
 _TRIPLETS = {
     "amd64": "x86_64-linux-gnu",
@@ -40,6 +43,9 @@ _TRIPLETS = {
 }
 _MAX_CONF_FILES = 100
 _MAX_CONF_DEPTH = 4
+_MAX_CONF_FOLDERS = 200
+_MAX_CHILDREN = 10_000
+_MAX_PARTS = 64  # of one RPATH or RUNPATH
 _IN_MUSL = re.compile(r"lib(c|pthread|rt|m|dl|util|xnet|crypt|resolv)\.")
 _INSIDE_GLIBC = re.compile(r"(linux-vdso|linux-gate|ld-linux.*|ld64|ld)\.so\.[0-9]+")
 
@@ -76,6 +82,7 @@ class Libraries:
         self._conf: list[str] | None = None
         self._cache: bytes | None = None
         self._places: dict[str, Place] = {}
+        self._lookups = 0
 
     def missing(self, path: str, elf: Elf) -> list[Missing]:
         """Return what the program at `path` needs, directly or not, and the image lacks."""
@@ -94,6 +101,8 @@ class Libraries:
                 if musl and _IN_MUSL.match(name):
                     continue
                 place = self._find(name, current, elf, musl)
+                if self._lookups > MAX_LOOKUPS:
+                    return []
                 if place is None:
                     lost.append(Missing(name, current.path))
                     continue
@@ -114,6 +123,8 @@ class Libraries:
             place = self._place(posixpath.join("/", folder, name))
             if place.is_file and self._fits(place, program):
                 return place
+            if self._lookups > MAX_LOOKUPS:
+                break
         return None if musl else self._in_cache(name)
 
     def _folders(self, wanted_by: _Object, program: Elf, musl: bool) -> Iterator[str]:
@@ -154,24 +165,22 @@ class Libraries:
     def _conf_folders(self) -> list[str]:
         if self._conf is None:
             self._conf = []
-            files = 0
             pending = [("etc/ld.so.conf", 0)]
-            while pending and files < _MAX_CONF_FILES:
-                path, depth = pending.pop(0)
-                files += 1
+            for path, depth in pending:  # grows as it goes
                 text = self._image.tree.text(self._place("/" + path).path) or b""
                 for raw in text.decode("utf-8", "replace").splitlines():
-                    line = raw.partition("#")[0].strip()
-                    if line.startswith("include ") and depth < _MAX_CONF_DEPTH:
-                        pending += [(name, depth + 1) for name in self._glob(line.split(None, 1)[1])]
-                    elif line.startswith("/"):
-                        self._conf.append(line.partition("=")[0].rstrip())
+                    word, _, rest = raw.partition("#")[0].strip().partition(" ")
+                    if word == "include" and depth < _MAX_CONF_DEPTH and len(pending) < _MAX_CONF_FILES:
+                        pending += [(name, depth + 1) for name in self._glob(rest)]
+                    elif word.startswith("/") and len(self._conf) < _MAX_CONF_FOLDERS:
+                        self._conf.append(word.partition("=")[0])
         return self._conf
 
     def _glob(self, pattern: str) -> list[str]:
         """Return the files that an `include` of ld.so.conf means; wildcards in the last part only."""
         folder, _, last = posixpath.join("/etc", pattern.strip()).strip("/").rpartition("/")
-        return [f"{folder}/{name}" for name in self._children(folder) if fnmatchcase(name, last)][:_MAX_CONF_FILES]
+        found = [f"{folder}/{name}" for name in self._children(folder) if fnmatchcase(name, last)]
+        return found[:_MAX_CONF_FILES]
 
     def _in_cache(self, name: str) -> Place | None:
         """Return a library that only the loader's cache knows of; its paths stand there as plain texts."""
@@ -194,12 +203,14 @@ class Libraries:
 
     def _place(self, path: str) -> Place:
         found = self._places.get(path)
+        self._lookups += 1
         if found is None:
             found = self._places[path] = self._image.place(path)
         return found
 
     def _children(self, folder: str) -> list[str]:
-        return self._image.tree.children(self._place("/" + folder).path)
+        self._lookups += 100  # it costs as much
+        return self._image.tree.children(self._place("/" + folder).path)[:_MAX_CHILDREN]
 
 
 def _built_in(elf: Elf) -> list[str]:
@@ -212,7 +223,7 @@ def _built_in(elf: Elf) -> list[str]:
 def _expanded(of: _Object, parts: tuple[str, ...]) -> Iterator[str]:
     """Yield search directories with $ORIGIN and $LIB put in."""
     origin = "/" + posixpath.dirname(of.path.lstrip("/"))
-    for part in parts:
+    for part in parts[:_MAX_PARTS]:
         text = part.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)
         if "$LIB" in text or "${LIB}" in text:
             for name in ("lib", "lib64", f"lib/{_TRIPLETS.get(of.elf.architecture, '')}"):

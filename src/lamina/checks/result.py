@@ -8,6 +8,7 @@ by name as every other, and finds nothing in a Dockerfile alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lamina.checks.result_programs import Programs
 from lamina.checks.result_settings import check_user, check_workdir, check_zone
@@ -15,6 +16,8 @@ from lamina.checks.result_start import Starts
 from lamina.checks.result_view import ImageView, Trouble
 from lamina.checks.values import ADVICE, WARNING, Hit, Rule
 from lamina.checks.view import View
+
+_MAX_SHOWN = 1000
 
 
 def _after_the_build(_view: View) -> Iterator[Hit]:
@@ -56,4 +59,14 @@ def check_result(image: ImageView) -> list[Trouble]:
     found = [*starts.troubles, *programs.started(starts.programs), *programs.others()]
     for check in (check_user, check_workdir, check_zone):
         found += check(image)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(_shown(trouble) for trouble in found))
+
+
+def _shown(trouble: Trouble) -> Trouble:
+    """Return a trouble whose texts can be shown: names in images may hold anything, at any length."""
+    return replace(trouble, message=_text(trouble.message), detail=tuple(_text(line) for line in trouble.detail))
+
+
+def _text(text: str) -> str:
+    cut = text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
+    return cut if cut.isprintable() else "".join(char if char.isprintable() else "?" for char in cut)

@@ -108,7 +108,7 @@ class Starts:
 
         folder, _, name = path.rpartition("/")
         children = self._image.tree.children(self._image.place(folder or "/").path)
-        close = difflib.get_close_matches(name, children[:5000], n=1)
+        close = difflib.get_close_matches(name, children[:500], n=1)
         if close:
             return f": did you mean {folder}/{close[0]}?"
         return ": check where COPY or the build puts it (COPY --from wants the path in the other stage)"

@@ -24,6 +24,7 @@ _SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh", "fish", "busybox
 _FROM_OUTSIDE = ("proc", "sys", "dev", "run/secrets", "var/run/secrets")
 _STARTERS = frozenset({"tini", "dumb-init", "catatonit", "docker-init", "tini-static"})
 _MAX_WORDS = 1000
+_MAX_OUTSIDE = 100
 
 
 class FinalTree(Protocol):
@@ -101,9 +102,13 @@ class ImageView:
     config: Mapping[str, Any]
     platform: Platform
     env: dict[str, str] = field(init=False)
+    _outside: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.env = {}
+        volumes = self.config.get("Volumes")
+        roots = [*_FROM_OUTSIDE, *(volumes if isinstance(volumes, Mapping) else ())][:_MAX_OUTSIDE]
+        self._outside = tuple(root.strip("/") + "/" for root in roots)
         for line in self.config.get("Env") or ():
             name, _, value = str(line).partition("=")
             self.env[name] = value
@@ -158,10 +163,8 @@ class ImageView:
 
     def from_outside(self, path: str) -> bool:
         """Tell whether a container may have something else there: a volume, or what the runtime mounts."""
-        volumes = self.config.get("Volumes")
-        roots = [*(volumes if isinstance(volumes, Mapping) else ()), *_FROM_OUTSIDE]
-        clean = path.strip("/")
-        return any(clean == root.strip("/") or clean.startswith(root.strip("/") + "/") for root in roots)
+        whole = path.strip("/") + "/"
+        return any(whole.startswith(root) for root in self._outside)
 
     def find(self, name: str) -> tuple[str, Place]:
         """Return the path that running `name` would take, and where it leads.

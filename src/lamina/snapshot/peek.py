@@ -162,16 +162,19 @@ class Peek:
 
     def _read_through(self, row: LayerRow) -> _Notes:
         notes = _Notes()
+        taken = 0  # sparse files may be long in a short blob
         with self._layers.store.open(Digest(row.blob or "")) as stream:
             read = open_stream(stream.read, max_bytes=2 * MAX_BLOB_BYTES, where=row.blob or "")
             for entry, body in iter_entries(read):
                 self._cancel.check()
-                if entry.kind != "f" or not entry.size:
+                if entry.kind != "f" or not entry.size or taken > 2 * MAX_BLOB_BYTES:
                     continue
+                content = _Forward(body)
                 if is_wanted_text(entry):
-                    notes.texts[entry.path] = _Forward(body).read_at(0, entry.size)
+                    notes.texts[entry.path] = content.read_at(0, entry.size)
                 elif may_be_program(entry) and len(notes.programs) < MAX_PROGRAMS:
-                    notes.programs[entry.path] = look_at(_Forward(body).read_at, entry.size, deep=True)
+                    notes.programs[entry.path] = look_at(content.read_at, entry.size, deep=True)
+                taken += content.taken
         return notes
 
     def _load(self, key: str) -> _Notes | None:
@@ -217,6 +220,11 @@ class _Forward:
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
         self._kept = bytearray()
+
+    @property
+    def taken(self) -> int:
+        """How many bytes have been read."""
+        return len(self._kept)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Return the bytes there; fewer at the end of the stream or of what is kept."""
