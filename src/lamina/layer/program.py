@@ -7,6 +7,7 @@ hold all kinds of files, and nothing here decides whether one of them matters.
 
 from __future__ import annotations
 
+import re
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ TRUST_PATH = b"/etc/ssl/certs/ca-certificates.crt"
 """Where Go's crypto/x509 and Rust's openssl-probe look first; it is in every static program that has them."""
 
 _CHUNK = 1 << 20
+_C_LIBRARY = re.compile(r"(lib(c|m|dl|rt|pthread|resolv|gcc_s)|ld-[a-z0-9-]+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def look_at(read_at: ReadAt, size: int, *, deep: bool) -> Program:
     """Look at a file of `size` bytes.
 
     Args:
-        deep: search a static program for where it expects certificates, up to 64 MiB of it; otherwise a few KiB are
+        deep: search a program with TLS built in for where it expects certificates, up to 64 MiB of it; otherwise a few KiB are
             read.
     """
     head = read_at(0, min(size, HEAD_BYTES))
@@ -82,7 +84,7 @@ def look_at(read_at: ReadAt, size: int, *, deep: bool) -> Program:
     except ElfError as error:
         return Program(head[:64], damaged=error.what)
     wants: bool | None = bool(elf.symbols)
-    if elf.static and not elf.symbols:
+    if not elf.symbols and _may_carry_trust(elf, size):
         wants = _searched(read_at, size) if deep else None
     return Program(head[:64], elf, wants_trust=wants)
 
@@ -102,6 +104,13 @@ def load_program(value: list[Any]) -> Program:
     head, elf, damaged, wants = value
     fields: list[Any] = [tuple(field) if isinstance(field, list) else field for field in elf or ()]
     return Program(head.encode("latin-1"), Elf(*fields) if fields else None, damaged, wants)
+
+
+def _may_carry_trust(elf: Elf, size: int) -> bool:
+    """Tell a program that may have TLS built in: static, or large and linked to nothing but the C library (cgo)."""
+    if elf.static:
+        return True
+    return bool(elf.interpreter) and size >= _CHUNK and all(_C_LIBRARY.match(name) for name in elf.needed)
 
 
 def _searched(read_at: ReadAt, size: int) -> bool:

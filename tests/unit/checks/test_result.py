@@ -369,6 +369,13 @@ class TestCertificates:
 
         assert "ca-certificates" in found.message
 
+    def test_a_large_one_that_is_linked_to_the_c_library_alone(self, files: Path, check: Check):
+        """What Go makes with cgo."""
+        glibc(files)
+        write_elf(files / "app", interpreter=GLIBC, needed=("libc.so.6",), payload=bytes(2_000_000) + TRUST_PATH)
+
+        assert rules(check(Entrypoint=["/app"])) == ["CertificatesMissing"]
+
     @FORMS
     def test_a_program_that_calls_for_the_systems_trust(self, files: Path, check: Check, blob: bool):
         glibc(files)
