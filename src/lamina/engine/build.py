@@ -20,6 +20,7 @@ from lamina.engine.check import check_in_build
 from lamina.engine.options import BuildOptions, BuildResult, Environment
 from lamina.engine.outputs import Exporting, plan_outputs
 from lamina.engine.place import Place
+from lamina.engine.result_checks import check_built
 from lamina.engine.solve import Solver, SolveSettings
 from lamina.errors import InputError, NotYetError
 from lamina.llb.definition import load_definition
@@ -77,6 +78,7 @@ def build(
             graph = load_definition(converted.definition)
             observed = memo.observe(options.context, graph) if options.context else None
             result = solver.solve(graph)
+            troubles = check_built(place, result, converted.image_config, platform, dockerfile, options, sink)
             exporting = Exporting(
                 place,
                 outputs,
@@ -92,7 +94,7 @@ def build(
         built = replace(
             built,
             timings=solver.timings,
-            warnings=(*findings, *(warning.message for warning in converted.warnings)),
+            warnings=(*findings, *(warning.message for warning in converted.warnings), *troubles),
         )
         memo.remember(place.state, asdict(options), observed, pins, built)
         return built

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lamina.checks import ruleset
+from lamina.checks.result import RESULT_RULES
 from lamina.checks.run import run_checks
 from lamina.checks.values import ADVICE, WARNING, Rule
 from lamina.checks.view import CheckOptions
@@ -79,9 +80,22 @@ class TestPage:
         assert findings_in(sections(rule)["Good"], rule) == 0
 
 
+@pytest.mark.parametrize("rule", RESULT_RULES, ids=lambda rule: rule.id)
+def test_a_rule_about_results_has_its_page(rule: Rule) -> None:
+    """L9: title, name, Bad, Good, Why; both examples are Dockerfiles (what they build, test_result.py breaks and keeps)."""
+    text = (ROOT / rule.page).read_text("utf8")
+
+    assert text.startswith("# ") and f"`{rule.id}`" in text and rule.description
+    assert {"Bad", "Good", "Why"} <= set(sections(rule))
+    for name in ("Bad", "Good"):
+        assert parse(dict(BLOCK.findall(sections(rule)[name]))["dockerfile"]).stages
+
+
 def test_every_page_is_of_a_rule() -> None:
     """No page is left behind when a rule goes; the index is no rule."""
-    assert {path.name for path in PAGES.glob("*.md")} - {"README.md"} == {f"{rule.slug}.md" for rule in ruleset.RULES}
+    assert {path.name for path in PAGES.glob("*.md")} - {"README.md"} == {
+        f"{rule.slug}.md" for rule in (*ruleset.RULES, *RESULT_RULES)
+    }
 
 
 def test_every_theme_is_listed() -> None:
@@ -93,7 +107,7 @@ def test_every_theme_is_listed() -> None:
 
 def test_names_are_unique_and_complete() -> None:
     """Ids are unique, every rule has a description, a docstring and a known severity."""
-    ids = [rule.id for rule in ruleset.RULES]
+    ids = [rule.id for rule in (*ruleset.RULES, *RESULT_RULES)]
 
     assert len(ids) == len(set(ids))
     for rule in ruleset.RULES:
