@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 PASS = object()
 Action = Callable[["Handler"], object]
@@ -88,12 +90,13 @@ class Web:
     """What one server serves and saw."""
 
     address: str
+    scheme: str = "http"
     files: dict[str, Served] = field(default_factory=dict)
     seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     _rules: list[list[object]] = field(default_factory=list)
 
     def url(self, path: str) -> str:
-        return f"http://{self.address}{path}"
+        return f"{self.scheme}://{self.address}{path}"
 
     def on(self, path: str, action: Action, times: int = 1) -> None:
         """Let `action` come first for the next requests of `path`."""
@@ -118,11 +121,16 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def running_web(host: str = "127.0.0.1") -> Iterator[Web]:
-    """Serve for the block."""
+def running_web(host: str = "127.0.0.1", tls: Path | None = None) -> Iterator[Web]:
+    """Serve for the block; `tls` is the path of certificate and key without their endings."""
     handler = type("Bound", (Handler,), {})
-    server = _Server((host, 0), handler)
-    web = handler.web = Web(f"{host}:{server.server_address[1]}")  # type: ignore[attr-defined]
+    server = _Server(("127.0.0.1", 0), handler)
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.with_suffix(".crt"), tls.with_suffix(".key"))
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    scheme = "http" if tls is None else "https"
+    web = handler.web = Web(f"{host}:{server.server_address[1]}", scheme)  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

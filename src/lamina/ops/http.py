@@ -16,11 +16,11 @@ from lamina.errors import Error, SourceRange
 from lamina.layer.entry import Entry, Item
 from lamina.llb.identity import op_digest
 from lamina.ops.worker import Worker
-from lamina.progress import StatusEvent
+from lamina.progress import LogEvent, StatusEvent
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.protocol import CacheMap, Result, RunContext
 from lamina.source.http import Found
-from lamina.source.http_client import OnBytes
+from lamina.source.http_client import Watcher
 from lamina.source.http_request import parse_http
 
 
@@ -68,21 +68,24 @@ class HttpOp:
         worker.http.remember(request, found, made.layer)
         return [made]
 
-    def _resolve(self, cancel: Cancel, on_bytes: OnBytes | None = None) -> Found:
+    def _resolve(self, cancel: Cancel, watcher: Watcher | None = None) -> Found:
         try:
-            return self._worker.http.resolve(self._request, cancel, on_bytes)
+            return self._worker.http.resolve(self._request, cancel, watcher)
         except Error as error:
             if error.source is None:
                 error.source = self._source
             raise
 
 
-def _told(context: RunContext, name: str) -> OnBytes:
-    """Return what turns bytes that came into status events of the vertex."""
+def _told(context: RunContext, name: str) -> Watcher:
+    """Return what turns the course of a download into events of the vertex."""
     started = time.time()
 
-    def tell(current: int, total: int) -> None:
+    def on_bytes(current: int, total: int) -> None:
         ended = time.time() if total and current >= total else None
         context.sink(StatusEvent(context.vertex, name, current, total, started, ended))
 
-    return tell
+    def on_wait(why: str) -> None:
+        context.sink(LogEvent(context.vertex, 2, f"{why}\n".encode(), time.time()))
+
+    return Watcher(on_bytes, on_wait)

@@ -23,7 +23,7 @@ from lamina.oci.digest import Digest
 from lamina.registry.options import RegistryOptions
 from lamina.snapshot.layers import Layers
 from lamina.snapshot.rows import LayerRef
-from lamina.source.http_client import Answer, Download, HttpClient, HttpError, OnBytes
+from lamina.source.http_client import Answer, Download, HttpClient, HttpError, Watcher
 from lamina.source.http_request import HttpRequest, parse_http_date
 from lamina.state.db import State
 
@@ -64,7 +64,6 @@ class HttpSource:
     Args:
         options: how servers are reached.
         secret: the user's secrets by id.
-        notify: told in one line why something waits.
     """
 
     def __init__(
@@ -73,10 +72,9 @@ class HttpSource:
         layers: Layers,
         options: RegistryOptions,
         secret: Secret,
-        notify: Callable[[str], None] | None = None,
     ) -> None:
         self._state, self._layers = state, layers
-        self._options, self._secret, self._notify = options, secret, notify
+        self._options, self._secret = options, secret
         self._guard = threading.Lock()
         self._asking: dict[str, threading.Lock] = {}
         self._found: dict[str, Found] = {}
@@ -89,7 +87,7 @@ class HttpSource:
                 client.close()
             self._clients.clear()
 
-    def resolve(self, request: HttpRequest, cancel: Cancel, on_bytes: OnBytes | None = None) -> Found:
+    def resolve(self, request: HttpRequest, cancel: Cancel, watcher: Watcher | None = None) -> Found:
         """Return what the URL holds now (the same for the whole build).
 
         With a checksum nothing is asked where that content is held.
@@ -106,7 +104,7 @@ class HttpSource:
         try:
             found = self._found.get(key)
             if found is None or not self._usable(found):
-                found = self._held_by_checksum(request) or self._ask(request, cancel, on_bytes)
+                found = self._held_by_checksum(request) or self._ask(request, cancel, watcher)
                 self._found[key] = found
             return found
         finally:
@@ -127,7 +125,7 @@ class HttpSource:
 
     # -- asking the server
 
-    def _ask(self, request: HttpRequest, cancel: Cancel, on_bytes: OnBytes | None) -> Found:
+    def _ask(self, request: HttpRequest, cancel: Cancel, watcher: Watcher | None) -> Found:
         held = [] if request.checksum else self._versions(request)
         tagged = {found.etag: found for found in reversed(held) if found.etag}
         dated = next((found for found in held if found.modified and not tagged), None)
@@ -139,7 +137,7 @@ class HttpSource:
             dated.modified if dated else "",
         )
         file = self._layers.scratch("h")
-        answer = self._client(cancel).fetch(download, file, on_bytes)
+        answer = self._client(cancel).fetch(download, file, watcher)
         if answer.unchanged:
             return self._confirmed(request, tagged.get(answer.etag) or dated, answer)
         digest = Digest("sha256:" + answer.digest)
@@ -176,7 +174,7 @@ class HttpSource:
             for known, client in self._clients:
                 if known is cancel:
                     return client
-            client = HttpClient(self._options, cancel, self._notify)
+            client = HttpClient(self._options, cancel)
             self._clients.append((cancel, client))
             return client
 

@@ -13,12 +13,14 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lamina.cancel import Cancel
 from lamina.errors import NetworkError, StorageError
+from lamina.layer.compress import decompressed
+from lamina.layer.errors import CompressionError
 from lamina.registry.backoff import Patience
 from lamina.registry.failures import TransportError
 from lamina.registry.http import Request, Response, Transport
@@ -33,8 +35,18 @@ _PASSING = frozenset((408, 429, 500, 502, 503, 504))
 _STEP = 1 << 20
 """Bytes between two reports of progress."""
 
-OnBytes = Callable[[int, int], None]
-"""Told bytes so far and bytes in all (0 when the server does not say)."""
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Who is told how a download goes.
+
+    Attributes:
+        on_bytes: bytes so far and bytes in all (0 when the server does not say).
+        on_wait: in one line, why it waits.
+    """
+
+    on_bytes: Callable[[int, int], None] = lambda _now, _total: None
+    on_wait: Callable[[str], None] = lambda _why: None
 
 
 class HttpError(NetworkError):
@@ -99,18 +111,17 @@ class HttpClient:
     Args:
         options: trust, proxies, time limits, patience (those of registries).
         cancel: cancelling ends every download with `CancelledError`.
-        notify: told, in one line, why something waits.
     """
 
-    def __init__(self, options: RegistryOptions, cancel: Cancel, notify: Callable[[str], None] | None = None) -> None:
-        self._options, self._cancel, self._notify = options, cancel, notify
+    def __init__(self, options: RegistryOptions, cancel: Cancel) -> None:
+        self._options, self._cancel = options, cancel
         self._transport = Transport(options, cancel)
 
     def close(self) -> None:
         """Close all connections."""
         self._transport.close()
 
-    def fetch(self, download: Download, into: Path, on_bytes: OnBytes | None = None) -> Answer:
+    def fetch(self, download: Download, into: Path, watcher: Watcher | None = None) -> Answer:
         """Download into the new file `into`, or find that a known version still holds.
 
         Raises:
@@ -119,14 +130,15 @@ class HttpClient:
             CancelledError: cancelled meanwhile.
         """
         patience = Patience(self._options.retries, random.random)
-        with _Target(into, on_bytes) as target:
+        watcher = watcher or Watcher()
+        with _Target(into, download.url, watcher) as target:
             while True:
                 before = target.offset
                 try:
                     return self._attempt(download, target)
                 except (TransportError, _PassingError) as failure:
                     patience.progressed(target.offset - before)
-                    self._pause(download.url, failure, patience)
+                    self._pause(download.url, failure, patience, watcher)
 
     def _attempt(self, download: Download, target: _Target) -> Answer:
         """Ask once, for all or for the rest, and write what comes."""
@@ -146,7 +158,7 @@ class HttpClient:
             else:
                 raise self._failure(response, download.url)
             target.receive(response)
-            return target.finish(etag, response)
+            return target.finish()
 
     @staticmethod
     def _unchanged(download: Download, response: Response, etag: str) -> Answer:
@@ -180,7 +192,7 @@ class HttpClient:
             url = location
         raise HttpError(f"redirected more than {MAX_REDIRECTS} times", url=download.url)
 
-    def _pause(self, url: str, failure: TransportError | _PassingError, patience: Patience) -> None:
+    def _pause(self, url: str, failure: TransportError | _PassingError, patience: Patience, watcher: Watcher) -> None:
         """Wait before the next attempt, or raise what `failure` means when none is due."""
         self._cancel.check()
         if isinstance(failure, TransportError):
@@ -194,8 +206,7 @@ class HttpClient:
                 error.what += f" (tried {patience.failures} times)"
                 error.args = (error.what,)
             raise error from failure
-        if self._notify is not None:
-            self._notify(f"{error}; trying again in {wait:.0f} s")
+        watcher.on_wait(f"{error}; trying again in {wait:.0f} s")
         if self._cancel.wait(wait):
             self._cancel.check()
 
@@ -212,8 +223,8 @@ class HttpClient:
 class _Target:
     """The file under construction, with its hash and what names the version that its bytes come from."""
 
-    def __init__(self, path: Path, on_bytes: OnBytes | None) -> None:
-        self._path, self._on_bytes = path, on_bytes
+    def __init__(self, path: Path, url: str, watcher: Watcher) -> None:
+        self._path, self._url, self._watcher = path, url, watcher
         try:
             self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed in __exit__
         except OSError as error:
@@ -221,8 +232,9 @@ class _Target:
         self._hash = hashlib.sha256()
         self._done = False
         self._total: int | None = None
-        self._decode = False
+        self._unpack = False
         self._validator = ""
+        self._said = Answer(False)
         self.offset = 0
 
     def __enter__(self) -> _Target:
@@ -249,10 +261,11 @@ class _Target:
     def restart(self, response: Response) -> None:
         """Make ready for a whole body."""
         self.forget()
-        # Only what nobody asked for is undone here, as BuildKit's client does with gzip.
-        self._decode = response.header("Content-Encoding").strip().lower() in ("gzip", "x-gzip")
-        self._total = None if self._decode else response.content_length()
-        self._validator = "" if self._decode else _validator(response)
+        # Nobody asked for an encoding; gzip is undone, as BuildKit's client does.
+        self._unpack = response.header("Content-Encoding").strip().lower() in ("gzip", "x-gzip")
+        self._total = None if self._unpack else response.content_length()
+        self._validator = "" if self._unpack else _validator(response)
+        self._said = _said(response)  # now, because a later partial answer may leave these headers out
         status = os.statvfs(self._path.parent)
         if self._total is not None and self._total > status.f_bavail * status.f_frsize:
             raise StorageError(f"a download of {self._total} bytes does not fit the disk", where=str(self._path.parent))
@@ -273,26 +286,32 @@ class _Target:
     def receive(self, response: Response) -> None:
         """Write the body to its end."""
         total, told = self._total, self.offset
-        while piece := response.read_piece(decode=self._decode):
+        for piece in self._pieces(response):
             if total is not None and self.offset + len(piece) > total:
                 self.forget()
                 raise TransportError("protocol", f"the server sent more than the {total} bytes it said", retryable=True)
             self._write(piece)
-            if self._on_bytes is not None and self.offset - told >= _STEP:
+            if self.offset - told >= _STEP:
                 told = self.offset
-                self._on_bytes(told, total or 0)
+                self._watcher.on_bytes(told, total or 0)
         if total is not None and self.offset < total:
             raise TransportError("cut", f"the file ended after {self.offset} of {total} bytes", retryable=True)
 
-    def finish(self, etag: str, response: Response) -> Answer:
+    def _pieces(self, response: Response) -> Iterator[bytes]:
+        pieces = iter(response.read_piece, b"")
+        if not self._unpack:
+            yield from pieces
+            return
+        try:
+            yield from decompressed(_in_bites(pieces))
+        except CompressionError as error:
+            raise HttpError(f"the server's encoding is broken: {error.what}", url=self._url) from error
+
+    def finish(self) -> Answer:
         """Keep the file."""
         self._done = True
-        if self._on_bytes is not None:
-            self._on_bytes(self.offset, self.offset)
-        modified = response.header("Last-Modified")
-        modified = modified if parse_http_date(modified) is not None else ""
-        disposition = response.header("Content-Disposition")
-        return Answer(False, self._hash.hexdigest(), self.offset, etag, modified, disposition)
+        self._watcher.on_bytes(self.offset, self.offset)
+        return replace(self._said, digest=self._hash.hexdigest(), size=self.offset)
 
     def _write(self, piece: bytes) -> None:
         view = memoryview(piece)
@@ -303,6 +322,30 @@ class _Target:
             raise StorageError(f"cannot keep the download: {error.strerror}", where=str(self._path.parent)) from error
         self._hash.update(piece)
         self.offset += len(piece)
+
+
+def _said(response: Response) -> Answer:
+    """Return what an answer's headers say of the file."""
+    modified = response.header("Last-Modified")
+    return Answer(
+        False,
+        etag=plain_etag(response.header("ETag")),
+        modified=modified if parse_http_date(modified) is not None else "",
+        disposition=response.header("Content-Disposition"),
+    )
+
+
+def _in_bites(pieces: Iterator[bytes]) -> Callable[[int], bytes]:
+    """Return a function that reads on in `pieces`, up to so many bytes a call."""
+    rest = b""
+
+    def read(size: int) -> bytes:
+        nonlocal rest
+        rest = rest or next(pieces, b"")
+        bite, rest = rest[:size], rest[size:]
+        return bite
+
+    return read
 
 
 def _conditions(download: Download) -> dict[str, str]:

@@ -6,17 +6,19 @@ import gzip
 import hashlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lamina.cancel import Cancel
 from lamina.errors import CancelledError, StorageError
-from lamina.registry.options import RegistryOptions, Retries, Timeouts
-from lamina.source.http_client import Answer, Download, HttpClient, HttpError
+from lamina.registry.options import Proxies, RegistryOptions, Retries, Timeouts
+from lamina.source.http_client import Answer, Download, HttpClient, HttpError, Watcher
 from support.web import Served, Web, cut_after, running_web
 
 FAST = RegistryOptions(retries=Retries(4, 0.001, 0.002, 0.01, 5), timeouts=Timeouts(idle_s=20))
+ASSETS = Path(__file__).parents[1] / "registry" / "assets"
 BIG = bytes(range(256)) * 4096
 
 
@@ -53,7 +55,9 @@ def test_a_file_with_what_the_server_says_of_it(web: Web, client: HttpClient, tm
     web.files["/f"] = Served(BIG, {"Last-Modified": date, "Content-Disposition": "attachment; filename=x"}, '"v1"')
     told: list[tuple[int, int]] = []
 
-    answer = client.fetch(Download(web.url("/f")), tmp_path / "f", lambda now, total: told.append((now, total)))
+    watcher = Watcher(on_bytes=lambda now, total: told.append((now, total)))
+
+    answer = client.fetch(Download(web.url("/f")), tmp_path / "f", watcher)
 
     assert (answer.etag, answer.modified, answer.disposition) == ('"v1"', date, "attachment; filename=x")
     assert told[-1] == (len(BIG), len(BIG))
@@ -64,9 +68,12 @@ def test_a_passing_failure_is_tried_again(web: Web, client: HttpClient, tmp_path
     web.files["/f"] = Served(b"data")
     web.on("/f", lambda handler: handler.answer(status, b"", {"Retry-After": "1000000000"}), times=2)
 
-    fetched(client, tmp_path / "f", b"data", web.url("/f"))
+    told: list[str] = []
 
-    assert len(web.seen) == 3
+    answer = client.fetch(Download(web.url("/f")), tmp_path / "f", Watcher(on_wait=told.append))
+
+    assert (answer.size, len(web.seen)) == (4, 3)
+    assert len(told) == 2 and str(status) in told[0] and "trying again in 0 s" in told[0]
 
 
 def test_patience_ends_and_the_error_says_where_and_how_often(web: Web, client: HttpClient, tmp_path: Path):
@@ -183,6 +190,32 @@ def test_an_encoding_nobody_asked_for_is_undone(web: Web, client: HttpClient, tm
     assert web.seen[0][1]["accept-encoding"] == "identity"
 
 
+@pytest.mark.parametrize("body", [gzip.compress(BIG)[:-20], gzip.compress(BIG)[:50] + bytes(900)])
+def test_a_broken_encoding_is_no_file(web: Web, client: HttpClient, tmp_path: Path, body: bytes):
+    web.files["/f"] = Served(body, {"Content-Encoding": "gzip"})
+
+    assert "encoding is broken" in str(fails(client, tmp_path / "f", web.url("/f")))
+
+
+def test_an_encoding_that_is_only_claimed_changes_nothing(web: Web, client: HttpClient, tmp_path: Path):
+    web.files["/f"] = Served(b"plain", {"Content-Encoding": "gzip"})
+
+    fetched(client, tmp_path / "f", b"plain", web.url("/f"))
+
+
+def test_a_resumed_download_keeps_what_the_first_answer_said(web: Web, client: HttpClient, tmp_path: Path):
+    """A partial answer may leave headers out (RFC 9110 15.3.7); the name of the file must not hang on a cut."""
+    date = "Sun, 06 Nov 1994 08:49:37 GMT"
+    served = web.files["/f"] = Served(BIG, {"Last-Modified": date, "Content-Disposition": "attachment; filename=x"})
+    web.on("/f", cut_after(1000, served))
+    rest = {"ETag": served.tag() or "", "Content-Range": f"bytes 1000-{len(BIG) - 1}/{len(BIG)}"}
+    web.on("/f", lambda handler: handler.answer(206, BIG[1000:], rest))
+
+    answer = fetched(client, tmp_path / "f", BIG, web.url("/f"))
+
+    assert (answer.modified, answer.disposition) == (date, "attachment; filename=x")
+
+
 def test_a_known_version_is_not_sent_again(web: Web, client: HttpClient, tmp_path: Path):
     served = web.files["/f"] = Served(BIG)
 
@@ -241,6 +274,39 @@ def test_a_redirect_loop_ends(web: Web, client: HttpClient, tmp_path: Path):
 
     assert "more than 10" in str(fails(client, tmp_path / "f", web.url("/f")))
     assert len(web.seen) == 11
+
+
+def test_tls_needs_a_certificate_that_somebody_vouches_for(tmp_path: Path):
+    with running_web("localhost", tls=ASSETS / "localhost") as web:
+        web.files["/f"] = Served(b"data")
+        trusting = HttpClient(replace(FAST, ca=ASSETS / "localhost.crt"), Cancel())
+        doubting = HttpClient(FAST, Cancel())
+
+        fetched(trusting, tmp_path / "f", b"data", web.url("/f"))
+        error = fails(doubting, tmp_path / "g", web.url("/f"))
+        trusting.close()
+        doubting.close()
+
+    assert "TLS failed" in str(error) and "LAMINA_CA_FILE" in error.hint
+
+
+def test_https_never_becomes_http(tmp_path: Path):
+    with running_web("localhost", tls=ASSETS / "localhost") as web:
+        web.on("/f", lambda handler: handler.answer(302, b"", {"Location": "http://127.0.0.1:1/f"}))
+        client = HttpClient(replace(FAST, ca=ASSETS / "localhost.crt"), Cancel())
+
+        error = fails(client, tmp_path / "f", web.url("/f"))
+        client.close()
+
+    assert "from https to plain http" in str(error) and "http://127.0.0.1:1/f" in error.hint
+
+
+def test_a_proxy_is_asked_where_one_is_set(web: Web, tmp_path: Path):
+    web.files["http://files.example/f"] = Served(b"data")
+    client = HttpClient(replace(FAST, proxies=Proxies(http=f"http://{web.address}")), Cancel())
+
+    fetched(client, tmp_path / "f", b"data", "http://files.example/f")
+    client.close()
 
 
 def test_nobody_there(client: HttpClient, tmp_path: Path):
