@@ -20,7 +20,7 @@ from lamina.progress import LogEvent, StatusEvent
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.protocol import CacheMap, Result, RunContext
 from lamina.source.http import Found
-from lamina.source.http_client import Watcher
+from lamina.source.http_file import Watcher
 from lamina.source.http_request import parse_http
 
 

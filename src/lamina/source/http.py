@@ -23,8 +23,9 @@ from lamina.oci.digest import Digest
 from lamina.registry.options import RegistryOptions
 from lamina.snapshot.layers import Layers
 from lamina.snapshot.rows import LayerRef
-from lamina.source.http_client import Answer, Download, HttpClient, HttpError, Watcher
-from lamina.source.http_request import HttpRequest, parse_http_date
+from lamina.source.http_client import Download, HttpClient
+from lamina.source.http_file import Answer, Watcher
+from lamina.source.http_request import HttpError, HttpRequest, parse_http_date
 from lamina.state.db import State
 
 _VERSIONS = 8

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from lamina.errors import InputError, NotYetError, SourceRange
+from lamina.errors import InputError, NetworkError, NotYetError, SourceRange
 from lamina.llb.identity import op_digest
 from lamina.oci.digest import Digest
 
@@ -23,6 +23,14 @@ _MAX_NAME = 255
 _MAX_HEADER = 4096
 _MAX_ID = 2**32 - 2
 _USER_HEADERS = ("accept", "user-agent")
+
+
+class HttpError(NetworkError):
+    """A download failed. `status` is the HTTP status, 0 when there was no answer."""
+
+    def __init__(self, what: str, *, url: str, hint: str = "", status: int = 0) -> None:
+        super().__init__(what, where=show_url(url), hint=hint)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ import pytest
 from lamina.cancel import Cancel
 from lamina.errors import CancelledError, StorageError
 from lamina.registry.options import Proxies, RegistryOptions, Retries, Timeouts
-from lamina.source.http_client import Answer, Download, HttpClient, HttpError, Watcher
+from lamina.source.http_client import Download, HttpClient
+from lamina.source.http_file import Answer, Watcher
+from lamina.source.http_request import HttpError
 from support.web import Served, Web, cut_after, running_web
 
 FAST = RegistryOptions(retries=Retries(4, 0.001, 0.002, 0.01, 5), timeouts=Timeouts(idle_s=20))
