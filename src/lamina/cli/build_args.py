@@ -86,7 +86,11 @@ class Request:
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare every option of `lamina build`."""
     add = parser.add_argument
-    add("path", metavar="PATH", help="build context: a directory, or - for a tar archive or Dockerfile on stdin")
+    add(
+        "path",
+        metavar="PATH",
+        help="build context: a directory, the URL of an archive or Dockerfile, or - for one on stdin",
+    )
     add("-f", "--file", default="", metavar="FILE", help="the Dockerfile (default PATH/Dockerfile; - for stdin)")
     add("-t", "--tag", action="append", default=[], metavar="NAME", help="name for the image (repeatable)")
     add("--target", default="", metavar="STAGE", help="build up to this stage")

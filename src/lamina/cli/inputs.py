@@ -11,7 +11,7 @@ import os
 import stat
 import sys
 
-from lamina.errors import InputError, NotYetError
+from lamina.errors import InputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 MAX_DOCKERFILE = 16 << 20
 """Most bytes of a Dockerfile or ignore file."""
-_REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
+_GIT = ("git://", "ssh://", "git@", "github.com/")
+_REMOTE = ("http://", "https://", *_GIT)
 _MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 
 
@@ -51,8 +52,18 @@ class Inputs:
             self._temporary = ""
 
 
+def is_remote(path: str) -> bool:
+    """Tell whether PATH names something on a server; a directory of that very name comes first."""
+    return path.startswith(_REMOTE) and not os.path.isdir(path)
+
+
+def looks_like_git(path: str) -> bool:
+    """Tell whether a remote PATH is a repository and not a file to download."""
+    return path.startswith(_GIT) or path.partition("#")[0].partition("?")[0].endswith(".git")
+
+
 def find_inputs(path: str, file: str, stdin: BinaryIO | None = None) -> Inputs:
-    """Read the Dockerfile and find the context for `lamina build [-f FILE] PATH`.
+    """Read the Dockerfile and find the context for `lamina build [-f FILE] PATH`, where PATH is not remote.
 
     Args:
         path: a directory, or "-": standard input holds a Dockerfile, or a tar archive that is the context.
@@ -61,11 +72,8 @@ def find_inputs(path: str, file: str, stdin: BinaryIO | None = None) -> Inputs:
 
     Raises:
         InputError: something is not there, or both want standard input.
-        NotYetError: PATH is a URL.
     """
     stdin = stdin if stdin is not None else sys.stdin.buffer
-    if path.startswith(_REMOTE):
-        raise NotYetError("a remote context", hint="clone or download it and name the directory")
     if path == "-":
         return _from_stdin(file, stdin)
     if not os.path.isdir(path):
@@ -73,7 +81,7 @@ def find_inputs(path: str, file: str, stdin: BinaryIO | None = None) -> Inputs:
         raise InputError(what, where=path, hint="PATH is the build context; name the Dockerfile with -f")
     inputs = Inputs(os.path.abspath(path))
     if file == "-":
-        inputs.dockerfile, inputs.name = _read_stream(stdin), "-"
+        inputs.dockerfile, inputs.name = read_stream(stdin), "-"
     else:
         _take_dockerfile(inputs, file or _default_dockerfile(path), file)
     if inputs.ignore is None:
@@ -113,7 +121,7 @@ def _from_stdin(file: str, stdin: BinaryIO) -> Inputs:
     head = _read_exactly(stdin, 512)
     if not is_archive(head):
         inputs = Inputs("")
-        inputs.dockerfile, inputs.name = head + _read_stream(stdin, MAX_DOCKERFILE - len(head)), "-"
+        inputs.dockerfile, inputs.name = head + read_stream(stdin, MAX_DOCKERFILE - len(head)), "-"
         if file:
             raise InputError("-f needs a context, and standard input is a Dockerfile")
         return inputs
@@ -126,7 +134,26 @@ def is_archive(head: bytes) -> bool:
 
 
 def _from_archive(file: str, head: bytes, stdin: BinaryIO) -> Inputs:
-    """Unpack a context archive and find the Dockerfile inside it."""
+    """Unpack the context archive on standard input and find the Dockerfile inside it."""
+    inputs = take_from_archive(file, head, stdin)
+    try:
+        if inputs.ignore is None:
+            inputs.ignore = _read_optional(os.path.join(inputs.context, ".dockerignore"))
+    except BaseException:
+        inputs.close()
+        raise
+    return inputs
+
+
+def take_from_archive(file: str, head: bytes, stream: BinaryIO, dockerfile: BinaryIO | None = None) -> Inputs:
+    """Unpack the context archive that begins with `head` and goes on in `stream`; find the Dockerfile inside it.
+
+    Args:
+        file: `--file`; "-" takes the Dockerfile from the stream `dockerfile`.
+
+    Raises:
+        InputError: no archive that can be unpacked, or no such Dockerfile in it; nothing is left behind.
+    """
     import tempfile
 
     from lamina.cli.unpack import unpack_context
@@ -134,20 +161,33 @@ def _from_archive(file: str, head: bytes, stdin: BinaryIO) -> Inputs:
     directory = tempfile.mkdtemp(prefix="lamina-context-")
     inputs = Inputs(directory, temporary=directory)
     try:
-        unpack_context(head, stdin, directory)
-        relative = os.path.normpath(file or os.path.basename(_default_dockerfile(directory)))
-        if os.path.isabs(relative) or relative.startswith(".."):
-            raise InputError("the Dockerfile must lie in the context archive", where=file)
-        path = os.path.join(directory, relative)
-        if not os.path.realpath(path).startswith(os.path.realpath(directory) + os.sep):
-            raise InputError("no such Dockerfile in the context archive", where=relative)
-        _take_dockerfile(inputs, path, relative)
-        if inputs.ignore is None:
-            inputs.ignore = _read_optional(os.path.join(directory, ".dockerignore"))
+        unpack_context(head, stream, directory)
+        if file == "-" and dockerfile is not None:
+            inputs.dockerfile, inputs.name = read_stream(dockerfile), "-"
+        else:
+            take_inside(inputs, file)
     except BaseException:
         inputs.close()
         raise
     return inputs
+
+
+def take_inside(inputs: Inputs, file: str) -> None:
+    """Read the Dockerfile that lies in the context itself, named relative to its root.
+
+    Raises:
+        InputError: it is not there, or outside.
+    """
+    directory = inputs.context
+    relative = os.path.normpath(file or os.path.basename(_default_dockerfile(directory)))
+    if os.path.isabs(relative) or relative.startswith(".."):
+        raise InputError("the Dockerfile must lie in the context", where=file)
+    path = os.path.join(directory, relative)
+    real = os.path.realpath(path)
+    if not real.startswith(os.path.realpath(directory) + os.sep) or not os.path.exists(real):
+        hint = "" if file else "name it with -f FILE"
+        raise InputError("no such Dockerfile in the context", where=relative, hint=hint)
+    _take_dockerfile(inputs, path, relative)
 
 
 def _read_optional(path: str) -> bytes | None:
@@ -162,10 +202,10 @@ def _read_optional(path: str) -> bytes | None:
         os.close(descriptor)
         raise InputError("is a directory, not a file", where=path)
     with open(descriptor, "rb", buffering=0) as file:
-        return _read_stream(file, where=path)
+        return read_stream(file, where=path)
 
 
-def _read_stream(stream: BinaryIO, limit: int = MAX_DOCKERFILE, where: str = "standard input") -> bytes:
+def read_stream(stream: BinaryIO, limit: int = MAX_DOCKERFILE, where: str = "standard input") -> bytes:
     """Return everything that is left, up to `limit` bytes."""
     parts = []
     left = limit

@@ -34,7 +34,7 @@ def observe(context: str, graph: Graph) -> list[Observation] | None:
     found = []
     now = file_clock_ns()
     for vertex in graph.vertices:
-        if vertex.op.WhichOneof("op") != "source" or not vertex.op.source.identifier.startswith("local://"):
+        if vertex.op.WhichOneof("op") != "source" or _is_pinned(vertex.op.source):
             continue
         if vertex.op.source.identifier != "local://context":
             return None
@@ -46,6 +46,14 @@ def observe(context: str, graph: Graph) -> list[Observation] | None:
             return None
         found.append(Observation(prefixes, ignore, taken[0].hex()))
     return found
+
+
+def _is_pinned(source: Any) -> bool:
+    """Tell whether a source is looked at by other means: images by their pins, the rest by what the graph says."""
+    identifier = str(source.identifier)
+    if identifier.startswith(("http://", "https://")):
+        return bool(source.attrs.get("http.checksum"))
+    return identifier.startswith(("docker-image://", "oci-layout://"))
 
 
 def remember(

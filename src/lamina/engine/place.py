@@ -35,6 +35,17 @@ CredentialSource = Callable[[str], Credentials | None]
 OnBytes = Callable[[str, int, int], None]
 
 
+def network_options(environment: Environment) -> RegistryOptions:
+    """Return how registries and other servers are reached."""
+    proxies = environment.proxies
+    return RegistryOptions(
+        mirrors=environment.registry_mirrors,
+        insecure=frozenset(environment.insecure_registries),
+        ca=Path(environment.ca_file) if environment.ca_file else None,
+        proxies=Proxies(proxies.get("http_proxy", ""), proxies.get("https_proxy", ""), proxies.get("no_proxy", "")),
+    )
+
+
 class Place:
     """The rooms below, opened on `environment.root` for one piece of work. A context manager.
 
@@ -95,16 +106,8 @@ class Place:
     @cached_property
     def registry(self) -> Registry:
         """The registry client, made when first used."""
-        environment = self.environment
-        proxies = environment.proxies
-        options = RegistryOptions(
-            mirrors=environment.registry_mirrors,
-            insecure=frozenset(environment.insecure_registries),
-            ca=Path(environment.ca_file) if environment.ca_file else None,
-            proxies=Proxies(proxies.get("http_proxy", ""), proxies.get("https_proxy", ""), proxies.get("no_proxy", "")),
-        )
         credentials = self._credentials or (lambda _host: None)
-        return Registry(options, credentials, self.cancel, self._on_bytes, self._notify)
+        return Registry(network_options(self.environment), credentials, self.cancel, self._on_bytes, self._notify)
 
     def __enter__(self) -> Place:
         return self

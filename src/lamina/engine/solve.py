@@ -13,7 +13,7 @@ from lamina.cache.records import Records
 from lamina.engine.contexts import Contexts
 from lamina.engine.options import Environment, Timing
 from lamina.engine.packing import Packer
-from lamina.engine.place import Place
+from lamina.engine.place import Place, network_options
 from lamina.errors import MachineError
 from lamina.executor.executor import Executor
 from lamina.executor.runtime import find_runtime
@@ -28,6 +28,7 @@ from lamina.snapshot.rows import LayerRef
 from lamina.solver.protocol import Resolved, Vertex
 from lamina.solver.runner import Runner
 from lamina.source.context import ContextChangedError
+from lamina.source.http import HttpSource
 
 _BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -78,6 +79,7 @@ class Solver:
             locks=place.locks,
             layers=place.layers,
             images=place.images,
+            http=HttpSource(place.state, place.layers, network_options(place.environment), session.secret),
             session=session,
             executor=self._start_executor,
             context=self.contexts.open,
@@ -96,6 +98,7 @@ class Solver:
         self.packer.close()
         if self._executor is not None:
             self._executor.close()
+        self.worker.http.close()
         self.contexts.close()
 
     def solve(self, graph: Graph) -> LayerRef:

@@ -219,6 +219,45 @@ def local(
     return State(_Node("source", (), settings, f"local {name}"))
 
 
+def http(
+    url: str,
+    *,
+    checksum: str = "",
+    filename: str = "",
+    mode: int = 0o600,
+    owner: tuple[int, int] = (0, 0),
+    auth_secret: str = "",
+    headers: Mapping[str, str] | None = None,
+    name: str = "",
+) -> State:
+    """Return a file system that holds one downloaded file.
+
+    Args:
+        url: `http://` or `https://`; asked for changes on every solve, unless there is a checksum.
+        checksum: `sha256:...` that the content must have.
+        filename: its name; "" for what the server says or, failing that, the end of the URL.
+        mode: permission bits.
+        owner: uid and gid.
+        auth_secret: id of the secret that is the Authorization header; by default `HTTP_AUTH_HEADER_<host>`, or
+            `HTTP_AUTH_TOKEN_<host>` for a bearer token, if the solver's caller offers one.
+        headers: `Accept` and `User-Agent`; no others are sent.
+        name: what displays call the step.
+    """
+    uid, gid = owner
+    found = {
+        "http.checksum": checksum,
+        "http.filename": filename,
+        "http.perm": f"0{mode:o}" if mode != 0o600 else "",
+        "http.uid": str(uid or ""),
+        "http.gid": str(gid or ""),
+        "http.authheadersecret": auth_secret,
+        **{f"http.header.{key.lower()}": value for key, value in (headers or {}).items()},
+    }
+    attrs = tuple((key, value) for key, value in found.items() if value)
+    shown = name or "http " + url.partition("?")[0].rpartition("@")[2]
+    return State(_Node("source", (), (("identifier", url), ("attrs", attrs), ("platform", None)), shown))
+
+
 def scratch() -> State:
     """Return the empty file system."""
     return State()

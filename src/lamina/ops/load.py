@@ -10,10 +10,12 @@ from lamina.llb.definition import Graph
 from lamina.llb.definition import Vertex as LlbVertex
 from lamina.ops.exec import ExecOp
 from lamina.ops.file import FileOp
+from lamina.ops.http import HttpOp
 from lamina.ops.merge import DiffOp, MergeOp
 from lamina.ops.source import ImageOp, LayoutOp, LocalOp
 from lamina.ops.worker import Worker
 from lamina.solver.protocol import Op, Vertex
+from lamina.source.http_request import without_credentials
 
 
 def load_vertices(graph: Graph, worker: Worker) -> dict[str, Vertex]:
@@ -65,7 +67,9 @@ def _source(vertex: LlbVertex, worker: Worker) -> Op:
         return LocalOp(rest, vertex.op, worker)
     if scheme == "oci-layout":
         return LayoutOp(rest, vertex.op, worker)
-    if scheme in ("git", "http", "https"):
+    if scheme in ("http", "https"):
+        return HttpOp(vertex.op, worker, vertex.digest, source)
+    if scheme == "git":
         raise NotYetError(f"sources of kind {scheme} ({identifier})", source=source)
     raise InputError(f"unknown source {identifier!r}", source=source)
 
@@ -74,7 +78,7 @@ def describe(op: Any) -> str:
     """Return a name for a vertex whose author gave it none."""
     kind = op.WhichOneof("op")
     if kind == "source":
-        return str(op.source.identifier)
+        return without_credentials(str(op.source.identifier))
     if kind == "exec":
         return " ".join(op.exec.meta.args)
     return str(kind)

@@ -15,6 +15,7 @@ from lamina.session import Session
 from lamina.snapshot.layers import Layers
 from lamina.snapshot.rows import LayerRef
 from lamina.source.context import ContextView
+from lamina.source.http import HttpSource
 from lamina.source.image import ImageSource
 from lamina.state.db import State
 from lamina.state.locks import Locks
@@ -60,6 +61,7 @@ class Worker:
     locks: Locks
     layers: Layers
     images: ImageSource
+    http: HttpSource
     session: Session
     executor: Callable[[], Executor]
     context: Callable[[str, Mapping[str, str]], ContextView]

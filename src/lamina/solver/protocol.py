@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lamina.cancel import Cancel
 from lamina.errors import SourceRange
@@ -84,6 +84,14 @@ class Op(Protocol):
 
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         """Do the work and return one result for each output."""
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """An op that must look outside (ask a server) before it can say what its result depends on."""
+
+    def prepare(self, context: RunContext) -> None:
+        """Look, so that `cache_map` is cheap. Called once, in parallel with others, before any key is made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from lamina.errors import CancelledError
 from lamina.progress import Sink, VertexEvent
 from lamina.solver.keying import Keying
 from lamina.solver.keys import fresh_canon
-from lamina.solver.protocol import Cache, Hit, Resolved, RunContext, Vertex
+from lamina.solver.protocol import Cache, Hit, Preparing, Resolved, RunContext, Vertex
 from lamina.solver.scheduler import Event, Failed, Finished, Instruction, Key, Missed, Probe, Scheduler
 
 OnResolved = Callable[[Vertex, Resolved], None]
@@ -57,6 +57,7 @@ class Runner:
         self._resolved: Mapping[str, Resolved] = {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._run_id = secrets.token_hex(8)
+        self._prepared: dict[str, tuple[float, float]] = {}
 
     def solve(self, targets: Iterable[str]) -> Mapping[str, Resolved]:
         """Resolve the targets and return every vertex that was resolved on the way.
@@ -66,6 +67,7 @@ class Runner:
         """
         targets = list(targets)
         needed = self._needed(targets)
+        self._prepare([self._vertices[digest] for digest in needed])
         self._keying.define(needed, self._open_instant)
         scheduler = Scheduler(self._vertices, targets)
         self._resolved = scheduler.resolved
@@ -77,6 +79,32 @@ class Runner:
             if digest not in scheduler.resolved and digest not in self._keying.instant:
                 self._report(self._vertices[digest], time.time(), time.time(), cached=True)
         return scheduler.resolved
+
+    def _prepare(self, needed: Iterable[Vertex]) -> None:
+        """Let the ops that depend on the world outside look at it, all at once; the first failure ends the rest."""
+        vertices = [vertex for vertex in needed if isinstance(vertex.op, Preparing)]
+        if not vertices:
+            return
+        with ThreadPoolExecutor(self._jobs, thread_name_prefix="prepare") as pool:
+            errors = [error for error in pool.map(self._prepare_one, vertices) if error is not None]
+        if errors:
+            raise next((error for error in errors if not isinstance(error, CancelledError)), errors[0])
+
+    def _prepare_one(self, vertex: Vertex) -> BaseException | None:
+        """Prepare one op; return what it raised, having told the others to stop."""
+        assert isinstance(vertex.op, Preparing)
+        started, clock = time.time(), time.monotonic()
+        self._report(vertex, started)
+        try:
+            self._cancel.check()
+            vertex.op.prepare(RunContext(vertex.digest, self._sink, self._cancel))
+        except BaseException as error:  # raised in the caller's thread
+            text = "cancelled" if isinstance(error, CancelledError) else str(error) or type(error).__name__
+            self._report(vertex, started, time.time(), error=text)
+            self._cancel.cancel(error)
+            return error
+        self._prepared[vertex.digest] = (started, time.monotonic() - clock)
+        return None
 
     def _drive(self, scheduler: Scheduler, pool: ThreadPoolExecutor) -> None:
         """Feed the scheduler until nothing is in flight; after a failure only wait for what runs."""
@@ -163,7 +191,8 @@ class Runner:
             return self._probe_exact(vertex) or self._run_locked(vertex)
 
     def _run_locked(self, vertex: Vertex) -> Event:
-        started, clock = time.time(), time.monotonic()
+        started, spent = self._prepared.get(vertex.digest, (time.time(), 0.0))
+        clock = time.monotonic() - spent
         exact = self._exact[vertex.digest]
         keys = (self._keying.definition[vertex.digest], exact)
         inputs = [self._resolved[below].results[output] for below, output in vertex.inputs]

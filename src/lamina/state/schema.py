@@ -8,9 +8,27 @@ Invariants:
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 
-TABLES = """
+_HTTP = """
+-- Versions of files that came by http: `origin` is a hash of what was asked for (no credentials), `etag` and `modified`
+-- name the version to the server, `layer` holds the file alone. A row goes with its layer.
+CREATE TABLE http(
+    origin TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    modified TEXT NOT NULL,
+    disposition TEXT NOT NULL,
+    layer INTEGER NOT NULL REFERENCES layer(id) ON DELETE CASCADE,
+    used REAL NOT NULL,
+    PRIMARY KEY(origin, digest, layer)
+) WITHOUT ROWID;
+CREATE INDEX http_layer ON http(layer);
+CREATE INDEX http_digest ON http(digest);
+"""
+
+TABLES = (
+    """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 -- One layer of one chain. `parent` is the layer below, NULL at the bottom. A row without tree and without blob is
@@ -67,6 +85,8 @@ CREATE TABLE cachemount(
     id TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT NULL, used REAL NOT NULL
 ) WITHOUT ROWID;
 """
+    + _HTTP
+)
 
-MIGRATIONS: dict[int, str] = {}
+MIGRATIONS: dict[int, str] = {1: _HTTP}
 """Statements that lead from the version of the key to the next one."""

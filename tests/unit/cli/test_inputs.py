@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lamina.cli.inputs import MAX_DOCKERFILE, Inputs, find_inputs, is_archive
-from lamina.errors import InputError, NotYetError
+from lamina.cli.inputs import MAX_DOCKERFILE, Inputs, find_inputs, is_archive, is_remote, looks_like_git
+from lamina.errors import InputError
 
 
 class Pipe(io.BytesIO):
@@ -83,10 +83,33 @@ def test_missing_dockerfile_names_the_one_that_may_be_meant(tmp_path: Path, monk
     assert "ctx/web.Dockerfile" in caught.value.hint
 
 
-@pytest.mark.parametrize("path", ["https://example.com/x.git", "git@host:x", "github.com/a/b"])
-def test_remote_contexts_are_not_yet(path: str):
-    with pytest.raises(NotYetError):
-        found(path)
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("https://example.com/x.tar.gz", "file"),
+        ("http://example.com/Dockerfile?x=.git", "file"),
+        ("https://example.com/x.git", "git"),
+        ("https://example.com/x.git#main:sub", "git"),
+        ("https://example.com/x.git?ref=main", "git"),
+        ("git@host:x", "git"),
+        ("ssh://git@host/x", "git"),
+        ("git://host/x", "git"),
+        ("github.com/a/b", "git"),
+        ("./https:", "here"),
+        ("githubxcom/a", "here"),
+        ("-", "here"),
+    ],
+)
+def test_what_lies_on_a_server(path: str, kind: str):
+    assert is_remote(path) == (kind != "here")
+    assert kind == "here" or looks_like_git(path) == (kind == "git")
+
+
+def test_a_directory_comes_before_a_server_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "github.com/a/b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+    assert not is_remote("github.com/a/b")
 
 
 def test_impossible_inputs(tmp_path: Path):

@@ -208,3 +208,73 @@ def test_two_empty_stores_derive_equal_keys():
         stores.append(set(cache.records))
 
     assert stores[0] == stores[1]
+
+
+class Looking(Toy):
+    """An op that looks outside before it has a key."""
+
+    def __init__(self, name, look, **more):
+        super().__init__(name, **more)
+        self.look, self.seen = look, None
+
+    def prepare(self, context):
+        self.seen = self.look(context)
+
+    def cache_map(self):
+        return CacheMap(f"op:{self.name}:{self.seen}")
+
+
+def test_ops_look_outside_all_at_once_and_before_any_key():
+    both = threading.Barrier(2, timeout=20)
+
+    def look(context):
+        both.wait()
+        return "v1"
+
+    calls = []
+    vertices = graph(
+        vertex(Looking("a", look, calls=calls)), vertex(Looking("b", look, calls=calls)), vertex(Toy("c"), "a", "b")
+    )
+
+    assert solve(vertices, MemoryCache(), "c") == "c(a(),b())"
+    assert sorted(calls) == ["a", "b"]
+
+
+def test_what_was_seen_decides_the_key_of_everything_above():
+    cache, calls = MemoryCache(), []
+
+    def build(version):
+        return solve(graph(vertex(Looking("a", lambda _: version)), vertex(Toy("b", calls=calls), "a")), cache, "b")
+
+    for version in ("v1", "v1", "v2", "v1"):
+        build(version)
+
+    assert calls == ["b", "b"]
+
+
+def test_an_op_above_nothing_wanted_does_not_look():
+    seen = []
+    vertices = graph(vertex(Toy("a")), vertex(Looking("b", seen.append), "a"))
+
+    solve(vertices, MemoryCache(), "a")
+
+    assert seen == []
+
+
+def test_the_first_failure_to_look_stops_the_others_and_is_the_error():
+    waiting, events = threading.Event(), []
+
+    def fail(context):
+        assert waiting.wait(20)
+        raise Error("no such host")
+
+    def wait(context):
+        waiting.set()
+        assert context.cancel.wait(20)
+        context.cancel.check()
+
+    vertices = graph(vertex(Looking("a", wait)), vertex(Looking("b", fail)), vertex(Toy("c"), "a", "b"))
+
+    with pytest.raises(Error, match="no such host"):
+        solve(vertices, MemoryCache(), "c", sink=events.append)
+    assert {event.digest: event.error for event in events if event.error} == {"a": "cancelled", "b": "no such host"}

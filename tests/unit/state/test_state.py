@@ -32,6 +32,23 @@ def test_a_newer_schema_stops_with_a_clear_error(tmp_path):
         State(tmp_path)
 
 
+def test_a_file_of_the_first_schema_becomes_a_new_one_and_keeps_its_rows(tmp_path):
+    """Whoever updates keeps the cache; the table of downloads comes with schema 2."""
+    State(tmp_path).close()
+    with sqlite3.connect(tmp_path / "state.db") as db:
+        fresh = sorted(db.execute("SELECT name, sql FROM sqlite_schema").fetchall())
+        db.execute("DROP TABLE http")
+        db.execute("INSERT INTO cachemount VALUES ('a', 'b', 1, 2)")
+        db.execute("PRAGMA user_version=1")
+    db.close()
+
+    state = State(tmp_path)
+
+    assert sorted(state.execute("SELECT name, sql FROM sqlite_schema").fetchall()) == fresh
+    assert state.execute("SELECT count(*) FROM cachemount").fetchone() == (1,)
+    state.close()
+
+
 def test_a_file_that_is_no_database_is_moved_aside_and_kept(tmp_path):
     (tmp_path / "state.db").write_bytes(b"not a database at all" * 100)
 

@@ -11,16 +11,18 @@ import sys
 
 from lamina.cli.build_args import Request, add_arguments, prepare
 from lamina.cli.environment import state_root
-from lamina.cli.inputs import Inputs, find_inputs
+from lamina.cli.inputs import Inputs, find_inputs, is_remote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
     from typing import Any
 
+    from lamina.cancel import Cancel
     from lamina.cli.progress.display import Display
     from lamina.cli.session import LocalSession
     from lamina.engine.options import BuildResult, Environment
+    from lamina.progress import Sink
 
 __all__ = ["add_arguments", "prepare", "run"]
 
@@ -28,25 +30,32 @@ __all__ = ["add_arguments", "prepare", "run"]
 def run(args: Namespace) -> int:
     """Build, and return the exit code."""
     request = Request(args, os.environ)
-    if os.geteuid() != 0 and "-" in (request.context, request.file):
-        _enter_user_namespace()  # before standard input is read, since this process starts over
+    remote = is_remote(request.context)
+    if os.geteuid() != 0 and (remote or "-" in (request.context, request.file)):
+        _enter_user_namespace()  # before anything is downloaded or read, since this process starts over
+    if remote:
+        return _build(request, None) if request.call is None else _check(request, None)
     inputs = find_inputs(request.context, request.file)
     try:
-        options = {
-            **request.options,
-            "context": inputs.context,
-            "dockerfile": inputs.dockerfile,
-            "dockerfile_name": inputs.name,
-            "ignore": inputs.ignore,
-            "ignore_name": inputs.ignore_name,
-        }
         if request.call is not None:
-            return _check(options, request, inputs)
-        if _answer_from_memo(options, request):
+            return _check(request, inputs)
+        if _answer_from_memo(_options(request, inputs), request):
             return 0
-        return _build(options, request, inputs)
+        return _build(request, inputs)
     finally:
         inputs.close()
+
+
+def _options(request: Request, inputs: Inputs) -> dict[str, Any]:
+    """Return the keyword arguments of `BuildOptions`."""
+    return {
+        **request.options,
+        "context": inputs.context,
+        "dockerfile": inputs.dockerfile,
+        "dockerfile_name": inputs.name,
+        "ignore": inputs.ignore,
+        "ignore_name": inputs.ignore_name,
+    }
 
 
 def _answer_from_memo(options: dict[str, Any], request: Request) -> bool:
@@ -65,8 +74,12 @@ def _answer_from_memo(options: dict[str, Any], request: Request) -> bool:
     return True
 
 
-def _build(options: dict[str, Any], request: Request, inputs: Inputs) -> int:
-    """Build with the engine; show its events; write what was asked for."""
+def _build(request: Request, inputs: Inputs | None) -> int:
+    """Build with the engine; show its events; write what was asked for.
+
+    Args:
+        inputs: None when they have to be fetched from a server, under the same display.
+    """
     _enter_user_namespace()
     from lamina.cli.environment import load_environment
     from lamina.cli.progress.display import open_display
@@ -75,7 +88,7 @@ def _build(options: dict[str, Any], request: Request, inputs: Inputs) -> int:
     environment = load_environment()
     display = open_display(request.progress)
     try:
-        result = _solve(options, request, inputs, environment, display)
+        result = _solve(request, inputs, environment, display)
     except Error as error:
         if display.close(error):
             error.log = []
@@ -88,7 +101,7 @@ def _build(options: dict[str, Any], request: Request, inputs: Inputs) -> int:
     return 0
 
 
-def _check(options: dict[str, Any], request: Request, inputs: Inputs) -> int:
+def _check(request: Request, inputs: Inputs | None) -> int:
     """Check the Dockerfile and print what was found; nothing is built. Return the exit code."""
     assert request.call is not None
     from lamina import __version__
@@ -101,9 +114,13 @@ def _check(options: dict[str, Any], request: Request, inputs: Inputs) -> int:
     from lamina.engine.options import BuildOptions
 
     environment = load_environment()
-    session = _session(options, request, inputs, environment)
     with cancelling() as cancel:
-        report = check(BuildOptions(**options), session, environment, cancel)
+        fetched = inputs or _fetch(request, environment, lambda event: None, cancel)
+        try:
+            session = _session(request, fetched.context, environment)
+            report = check(BuildOptions(**_options(request, fetched)), session, environment, cancel)
+        finally:
+            fetched.close()
     if request.call.format == "json":
         text = json_report(report)
     elif request.call.format == "sarif":
@@ -121,27 +138,44 @@ def _enter_user_namespace() -> None:
     enter_user_namespace()
 
 
-def _solve(
-    options: dict[str, Any], request: Request, inputs: Inputs, environment: Environment, display: Display
-) -> BuildResult:
+def _solve(request: Request, inputs: Inputs | None, environment: Environment, display: Display) -> BuildResult:
     """Run the engine under a cancel token that signals reach."""
     from lamina.cli.signals import cancelling
     from lamina.engine.build import build
     from lamina.engine.options import BuildOptions
 
-    session = _session(options, request, inputs, environment)
     with cancelling() as cancel:
-        return build(BuildOptions(**options), session, environment, display.sink, cancel)
+        fetched = inputs or _fetch(request, environment, display.sink, cancel)
+        try:
+            session = _session(request, fetched.context, environment)
+            return build(BuildOptions(**_options(request, fetched)), session, environment, display.sink, cancel)
+        finally:
+            fetched.close()
 
 
-def _session(options: dict[str, Any], request: Request, inputs: Inputs, environment: Environment) -> LocalSession:
-    """Return what this process offers to the engine."""
+def _fetch(request: Request, environment: Environment, sink: Sink, cancel: Cancel) -> Inputs:
+    """Bring a remote context here."""
+    from lamina.cli.remote import fetch_inputs
+    from lamina.engine.fetch import fetch_files
+    from lamina.llb import State
+
+    session = _session(request, "", environment)
+
+    def fetch(state: State, directory: str) -> None:
+        fetch_files(state, directory, session, environment, sink, cancel)
+
+    return fetch_inputs(request.context, request.file, sys.stdin.buffer, fetch)
+
+
+def _session(request: Request, context: str, environment: Environment) -> LocalSession:
+    """Return what this process offers to the build."""
     from pathlib import Path
 
     from lamina.cli.session import LocalSession, stored_credentials
 
+    options: dict[str, Any] = {**request.options}
     return LocalSession(
-        contexts={"context": inputs.context, **options["build_contexts"]},
+        contexts={"context": context, **options["build_contexts"]},
         secrets=request.secrets,
         ssh=request.ssh,
         environ=os.environ,

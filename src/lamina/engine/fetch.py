@@ -1,0 +1,32 @@
+"""Brings the files of a graph into a directory: how remote build contexts come."""
+
+from __future__ import annotations
+
+from lamina.cancel import Cancel
+from lamina.engine.graph import solve_definition
+from lamina.engine.options import BuildOptions, Environment
+from lamina.llb.definition import load_definition
+from lamina.llb.state import State
+from lamina.progress import Event, Sink, VertexEvent
+from lamina.session import Session
+
+
+def fetch_files(
+    state: State, directory: str, session: Session, environment: Environment, sink: Sink, cancel: Cancel
+) -> None:
+    """Solve `state` and write its files into `directory`.
+
+    Raises:
+        Error: the first failure.
+    """
+    quoted = directory.replace('"', '""')
+    options = BuildOptions(outputs=[f'type=local,"dest={quoted}"'])
+    definition = state.marshal()
+    vertices = {vertex.digest for vertex in load_definition(definition).vertices}
+
+    def sources_only(event: Event) -> None:
+        # that the files are then written somewhere is nobody's business
+        if (event.digest if isinstance(event, VertexEvent) else event.vertex) in vertices:
+            sink(event)
+
+    solve_definition(definition, {}, options, session, environment, sources_only, cancel)
