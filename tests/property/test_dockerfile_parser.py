@@ -3,35 +3,13 @@
 import random
 import re
 
-import dockerfile as official
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lamina.dockerfile.instructions import (
-    Arg,
-    Cmd,
-    Entrypoint,
-    Env,
-    ExecForm,
-    Expose,
-    From,
-    Healthcheck,
-    Instruction,
-    Label,
-    Maintainer,
-    Onbuild,
-    Run,
-    Shell,
-    StopSignal,
-    Transfer,
-    User,
-    Volume,
-    Workdir,
-)
 from lamina.dockerfile.parser import parse
-from lamina.dockerfile.statements import split_statement
 from lamina.errors import InputError
+from support.official import compare_all
 
 BODIES = {
     "RUN": [
@@ -108,104 +86,6 @@ def generate(seed: int) -> str:
         parts.append(dice.choice(BODIES[keyword]) + "\n")
     text = "".join(parts)
     return text.replace("\n", "\r\n") if dice.random() < 0.1 else text
-
-
-def flatten(dockerfile) -> list[Instruction]:
-    """Every instruction in order of the file."""
-    found: list[Instruction] = list(dockerfile.global_args)
-    for stage in dockerfile.stages:
-        found += [stage.base, *stage.instructions]
-    return found
-
-
-def values(instruction: Instruction) -> list[str]:
-    """The arguments as the official parser lists them."""
-    match instruction:
-        case From(image=image, alias=alias):
-            return [image, "AS", alias] if alias else [image]
-        case Arg(pairs=pairs):
-            return [name if value is None else f"{name}={value}" for name, value in pairs]
-        case Env(pairs=pairs) | Label(pairs=pairs):
-            return [text for pair in pairs for text in pair]
-        case Maintainer(name=text) | Workdir(path=text) | User(user=text) | StopSignal(signal=text):
-            return [text]
-        case Expose(ports=texts) | Volume(paths=texts) | Shell(args=texts):
-            return list(texts)
-        case Run(command=command) | Cmd(command=command) | Entrypoint(command=command):
-            return command_values(command)
-        case Healthcheck(command=None):
-            return ["NONE"]
-        case Healthcheck(command=command):
-            return ["CMD", *command_values(command)]
-        case Onbuild(trigger=trigger):
-            return values(trigger)
-        case Transfer(sources=sources, dest=dest):
-            return [*sources, dest]
-    raise AssertionError(instruction)
-
-
-def command_values(command) -> list[str]:
-    if isinstance(command, ExecForm):
-        return list(command.args)
-    return [command.text] if command.text else []
-
-
-def heredocs(instruction: Instruction) -> list[tuple[str, str]]:
-    """Name and content of the here-documents, tabs as written where we keep them."""
-    match instruction:
-        case Run():
-            return [(doc.name, doc.content) for doc in instruction.heredocs]
-        case Transfer(inline=inline):
-            return [(file.name, file.data) for file in inline]
-    return []
-
-
-def compare(instruction: Instruction, theirs, escape: str) -> None:
-    assert instruction.keyword == theirs.cmd.upper()
-    assert (instruction.source.start, instruction.source.end) == (theirs.start_line, theirs.end_line)
-    logical = theirs.original.split("\n")[0] if theirs.heredocs else theirs.original
-    assert instruction.original == logical.strip()
-    inner = instruction.trigger if isinstance(instruction, Onbuild) else instruction
-    if isinstance(instruction, Onbuild):
-        assert inner.keyword == theirs.sub_cmd.upper()
-    assert split_statement(instruction.original, escape).flags == theirs.flags
-    expected = list(theirs.value)
-    if isinstance(inner, Transfer):
-        expected = [value for value in expected if not re.fullmatch(r"[0-9]*<<-?[^<]+", value)]
-    elif isinstance(inner, From | Healthcheck):
-        expected = [
-            text.upper() if number == 0 and inner.keyword != "FROM" else text for number, text in enumerate(expected)
-        ]
-        if isinstance(inner, From) and len(expected) == 3:
-            expected = [expected[0], expected[1].upper(), expected[2].lower()]
-    assert values(inner) == expected
-    if isinstance(instruction, Onbuild):
-        return  # the binding does not tell here-documents of triggers; their lines were compared
-    got = heredocs(instruction)
-    wanted = [(doc.name, doc.content) for doc in theirs.heredocs]
-    if isinstance(inner, Transfer):
-        wanted = [(name, "".join(line.lstrip("\t") for line in text.splitlines(True))) for name, text in wanted]
-        got = [(name, "".join(line.lstrip("\t") for line in text.splitlines(True))) for name, text in got]
-    assert got == wanted
-
-
-def compare_all(text: str) -> bool:
-    """Compare both parsers on `text`; True when both took it."""
-    try:
-        theirs = official.parse_string(text)
-    except official.GoParseError:
-        with pytest.raises(InputError):
-            parse(text)
-        return False
-    try:
-        dockerfile = parse(text)
-    except InputError:
-        return False
-    ours = flatten(dockerfile)
-    assert len(ours) == len(theirs)
-    for instruction, command in zip(ours, theirs, strict=True):
-        compare(instruction, command, dockerfile.escape)
-    return True
 
 
 @pytest.mark.parametrize("block", range(10))
