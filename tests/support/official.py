@@ -170,7 +170,7 @@ def judge_is_current(text: str) -> bool:
     """
     return not (
         (not text.isascii() and "--" in text)
-        or re.search(r"<<-?[\s\\`]", text)
+        or re.search(r"<<-?([\s\\`]|\Z)", text)
         or ("<<" in text and re.search(r"\$\{[^}]*[/#%]", text))
         or re.search(r"(?m)^\s*#\s*check\s*=", text)
         or "\\u0000" in text
