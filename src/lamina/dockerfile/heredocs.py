@@ -53,7 +53,10 @@ def heredocs_of_line(line: str) -> list[Heredoc]:
         return []
     found = [heredoc for word in words if "<<" in word and (heredoc := heredoc_of_word(word)) is not None]
     if len(found) > MAX_PER_LINE:
-        raise InputError(f"{len(found)} here-documents on one line, at most {MAX_PER_LINE} are taken")
+        raise InputError(
+            f"{len(found)} here-documents on one line, at most {MAX_PER_LINE} are taken",
+            hint="spread them over several instructions",
+        )
     return found
 
 
