@@ -27,7 +27,8 @@ from lamina.oci.platform import Platform
 GOLDEN = Path(__file__).parents[2] / "golden" / "dockerfile_errors" / "messages.txt"
 SOURCES = Path(scanner.__file__).parent
 CHECKED = (
-    "builders", "durations", "flags", "heredocs", "mounts", "parser", "scanner", "shell_patterns", "statements", "words",
+    "builders", "durations", "flags", "heredocs", "mounts", "parser", "scanner", "shell_patterns", "statements",
+    "words",
 )  # fmt: skip
 """Modules whose every `raise` must be reached by a case."""
 
