@@ -14,7 +14,7 @@ from lamina.dockerfile.instructions import Heredoc
 from lamina.dockerfile.words import raw_words
 from lamina.errors import InputError
 
-_MARK = re.compile(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]+)\Z")
+_MARK = re.compile(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)\Z")
 MAX_PER_LINE = 1000
 """Most here-documents that one line may announce."""
 
@@ -26,7 +26,7 @@ def heredoc_of_word(word: str) -> Heredoc | None:
         InputError: the word behind `<<` has an open quote or brace.
     """
     match = _MARK.match(word)
-    if match is None:
+    if match is None or not match[3]:
         return None
     number, dash, rest = match.groups()
     plain = raw_words(rest, keep_escapes=False, keep_quotes=False)
