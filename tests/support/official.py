@@ -211,7 +211,8 @@ def compare_all(text: str) -> bool:
             raise AssertionError(f"the judge takes what we refuse: {error}") from None
         return False
     if theirs is None:
-        if any(text_behind_json(line) for line in text.splitlines()):
+        joined = re.sub(r"[\\`][ \t]*\r?\n", "", text)
+        if any(map(text_behind_json, [*text.split("\n"), *joined.split("\n")])):
             return False
         raise AssertionError(f"the judge refuses what we take: {text!r}")
     ours = flatten(dockerfile)
