@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_MAX_LINES = 16
+_HEAD_LINES = 8
+_MAX_WIDTH = 400
+
+
 class SourceRange:
     """Lines of a source text, shown as an excerpt under an error or a warning.
 
@@ -46,7 +51,10 @@ class SourceRange:
         return hash((self.file, self.start, self.end))
 
     def excerpt(self, context: int = 2) -> str:
-        """Return the lines with `context` lines around them, marked, in the form BuildKit's users know."""
+        """Return the lines with `context` lines around them, marked, in the form BuildKit's users know.
+
+        Of many lines the first and last are shown, of a long line its beginning.
+        """
         lines = self.text.removesuffix("\n").split("\n")  # not splitlines: only line feeds are counted as ends
         if not self.text or self.start < 1 or self.start > len(lines):
             return ""
@@ -54,8 +62,14 @@ class SourceRange:
         rule = "-" * 20
         shown = [f"{self.file}:{self.start}", rule]
         for number in range(first, last + 1):
+            if self.end - self.start >= _MAX_LINES and self.start + _HEAD_LINES <= number < self.end:
+                if number == self.start + _HEAD_LINES:
+                    shown.append(f"     | >>> ... {self.end - number} more lines")
+                continue
             mark = ">>>" if self.start <= number <= self.end else "   "
-            shown.append(f"{number:4d} | {mark} {lines[number - 1]}".rstrip())
+            line = lines[number - 1]
+            cut = f"{line[:_MAX_WIDTH]}..." if len(line) > _MAX_WIDTH else line
+            shown.append(f"{number:4d} | {mark} {cut}".rstrip())
         return "\n".join([*shown, rule])
 
 
@@ -91,7 +105,10 @@ class Error(Exception):
         self.log = list(log)
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" if self.where else self.what
+        where = self.where
+        if not where and self.source is not None:
+            where = f"{self.source.file}:{self.source.start}"
+        return f"{where}: {self.what}" if where else self.what
 
     def diagnostics(self) -> str:
         """Return the whole message for a person: what, where, log, excerpt, how to mend."""

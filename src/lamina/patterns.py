@@ -6,7 +6,8 @@ moby's patternmatcher where that is silent.
 
 A rule that matches a directory means everything below it. The last rule that matches decides, whichever it is.
 Departures, all where moby's translation to regular expressions slips: `[^x]` and other classes never match `/`,
-an escaped letter is that letter, `^` outside a class stands for itself, a line feed is a character like any other.
+an escaped letter is that letter, `^` and `|` outside a class stand for themselves, a line feed is a character like any
+other; a malformed pattern is refused even where moby never comes to look at it.
 
 Invariants: matching is linear in the path for any rules (groups are atomic where leftmost is as good as any);
 imports nothing but `re` and `lamina.errors`, because a fully cached build comes through here.
@@ -39,7 +40,7 @@ _DEEP = "**"
 _SLASH = "/"
 _END = r"(?=/|\Z)"
 _MAX_LOOSE = 2
-_LITERAL_END = re.compile(r"\*\*(?=[^/])[^\\]+\Z")
+_LITERAL_END = re.compile(r"\*\*(?=[^/])[^\\\]]+\Z")
 _WILDCARD = re.compile(r"(?:[^*?\[\\]|\\(?s:.))*+[*?\[]")
 
 
@@ -166,7 +167,7 @@ def _tokens(pattern: str, what: str, *, deep: bool = True) -> list[str]:
         elif ch in "*?/":
             tokens.append(ch)
         elif ch == "[":
-            expression, position = _class(pattern, position, what)
+            expression, position = _class(pattern, position, what, strict=deep)
             tokens.append(expression)
         elif ch == "\\":
             if position == end:
@@ -184,8 +185,11 @@ def _one(ch: str) -> str:
     return re.escape(ch)
 
 
-def _class(pattern: str, position: int, what: str) -> tuple[str, int]:
-    """Return the expression for the class whose `[` stands before `position`, and where it ends."""
+def _class(pattern: str, position: int, what: str, *, strict: bool) -> tuple[str, int]:
+    """Return the expression for the class whose `[` stands before `position`, and where it ends.
+
+    A range that runs backwards takes nothing in a glob; in an ignore rule (`strict`) it is an error, as in moby.
+    """
     negated = pattern.startswith("^", position)
     position += negated
     ranges: list[str] = []
@@ -196,6 +200,8 @@ def _class(pattern: str, position: int, what: str) -> tuple[str, int]:
         high = low
         if pattern.startswith("-", position):
             high, position = _class_character(pattern, position + 1, what)
+        if low > high and strict:
+            raise _bad(pattern, what, f"the range {low}-{high} runs backwards")
         ranges.append(f"{re.escape(low)}-{re.escape(high)}" if low <= high else "")
     inside = "".join(ranges)
     if negated:

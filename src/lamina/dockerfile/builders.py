@@ -101,9 +101,10 @@ def from_image(request: Request) -> From:
     """Build FROM."""
     fields = split_fields(request.statement.rest)
     if len(fields) not in (1, 3) or (len(fields) == 3 and fields[1].lower() != "as"):
+        got = " ".join(fields)
         raise InputError(
-            f"FROM takes an image, or an image AS a name; got {len(fields)} words",
-            hint="write FROM IMAGE or FROM IMAGE AS NAME",
+            f"FROM takes an image, or an image AS a name; got {got[:80]!r}" if fields else "FROM needs an image",
+            hint=_from_advice(fields),
         )
     alias = fields[2].lower() if len(fields) == 3 else ""
     if alias and not _STAGE_NAME.match(alias):
@@ -113,6 +114,17 @@ def from_image(request: Request) -> From:
         )
     flags = request.flags({"platform": TEXT})
     return From(**request.common(), image=fields[0], alias=alias, platform=flags.text("platform"))
+
+
+def _from_advice(fields: list[str]) -> str:
+    """Return what to write instead of a FROM with these words."""
+    if any(field.startswith("#") for field in fields):
+        return "a comment needs a line of its own"
+    if "${" in "".join(fields):
+        return "there can be no blanks inside ${...} here"
+    if len(fields) == 2:
+        return f"a tag is joined with a colon (FROM {fields[0]}:{fields[1]}), a name with AS (FROM {fields[0]} AS name)"
+    return "write FROM IMAGE or FROM IMAGE AS NAME"
 
 
 def arg(request: Request) -> Arg:
@@ -154,7 +166,7 @@ def workdir(request: Request) -> Workdir:
 
 def user(request: Request) -> User:
     """Build USER."""
-    return User(**request.common(), user=_only_argument(request, "USER[:GROUP]"))
+    return User(**request.common(), user=_only_argument(request, "NAME[:GROUP]"))
 
 
 def stopsignal(request: Request) -> StopSignal:
@@ -238,8 +250,8 @@ def healthcheck(request: Request) -> Healthcheck:
             raise InputError("HEALTHCHECK NONE takes no arguments", hint="remove what follows NONE")
         return Healthcheck(**request.common(), command=None)
     if kind.upper() != "CMD":
-        what = f"HEALTHCHECK has no type {kind!r}" if kind else "HEALTHCHECK needs CMD or NONE"
-        raise InputError(what, hint="write HEALTHCHECK [flags] CMD COMMAND, or HEALTHCHECK NONE")
+        what = f"HEALTHCHECK takes CMD or NONE, got {kind[:80]!r}" if kind else "HEALTHCHECK needs CMD or NONE"
+        raise InputError(what, hint=f"write HEALTHCHECK [flags] CMD {kind[:80] or 'COMMAND'} ..., or HEALTHCHECK NONE")
     times = ("interval", "timeout", "start-period", "start-interval")
     flags = request.flags(dict.fromkeys((*times, "retries"), TEXT))
     command = _command(request, rest)
@@ -273,7 +285,7 @@ def copy(request: Request) -> Copy:
     if "$" in flags.text("from"):
         raise InputError(
             "COPY --from takes no variables",
-            hint="give the image a name with FROM ${IMAGE} AS name, and copy from that",
+            hint=f"write FROM {flags.text('from')[:80]} AS name further up, and here --from=name",
         )
     return Copy(
         **request.common(),
@@ -367,9 +379,7 @@ def _command(request: Request, text: str) -> ShellForm | ExecForm:
 def _only_argument(request: Request, what: str) -> str:
     """Return the one argument, which is the whole rest of the line."""
     if not request.statement.rest:
-        raise InputError(
-            f"{request.keyword} needs exactly one argument, got none", hint=f"write {request.keyword} {what}"
-        )
+        raise InputError(f"{request.keyword} needs an argument", hint=f"write {request.keyword} {what}")
     no_flags(request)
     return request.statement.rest
 
@@ -379,8 +389,8 @@ def _choice(name: str, flags: Flags, allowed: tuple[str, ...]) -> str:
     value = flags.text(name)
     if flags.texts(name) and value not in allowed:
         raise InputError(
-            f"--{name} has no value {value!r}",
-            hint=did_you_mean(value, allowed, otherwise="one of " + ", ".join(allowed)),
+            f"--{name} is one of {', '.join(allowed)}; got {value[:80]!r}",
+            hint=did_you_mean(value, allowed, otherwise=f"write --{name}={allowed[0]}, or leave it out"),
         )
     return value
 
@@ -394,7 +404,7 @@ def _interval(name: str, text: str) -> int:
     except InputError as error:
         raise InputError(f"--{name}: {error.what}", hint=error.hint) from None
     if nanoseconds and nanoseconds < _MIN_INTERVAL_NS:
-        raise InputError(f"--{name} must be at least 1ms, got {text}", hint="or 0 for the default")
+        raise InputError(f"--{name} must be at least 1ms, got {text}", hint="give more, or 0 for the default")
     return nanoseconds
 
 
@@ -404,5 +414,7 @@ def _retries(text: str) -> int:
         return 0
     digits = text.removeprefix("+")
     if not (digits.isascii() and digits.isdigit()) or len(digits) > 10 or int(digits) > _MAX_RETRIES:
-        raise InputError(f"--retries takes a whole number that is not negative, got {text!r}", hint="such as 3")
+        raise InputError(
+            f"--retries takes a whole number that is not negative, got {text[:80]!r}", hint="for example --retries=3"
+        )
     return int(digits)

@@ -37,8 +37,10 @@ def parse_duration(text: str) -> int:
         whole, fraction, unit = part[1] or "0", part[2] or "", _UNITS[part[3]]
         total += int(whole) * unit + int(fraction or "0") * unit // 10 ** len(fraction)
         position = part.end()
-    if not body or total > _MAX_NS:
+    if not body:
         raise _wrong(text)
+    if total > _MAX_NS:
+        raise InputError(f"too long a duration: {text[:80]!r}", hint="at most 292 years")
     return sign * total
 
 

@@ -66,5 +66,5 @@ def _advice(keyword: str, name: str, known: Mapping[str, str]) -> str:
     if keyword == "ADD" and name in ("from", "parents"):
         return f"COPY has --{name}"
     if not known:
-        return f"{keyword} takes no flags"
+        return f"{keyword} takes no flags: remove it, or write -- before words that begin with two dashes"
     return did_you_mean(f"--{name}", [f"--{flag}" for flag in known], otherwise="known flags: --" + ", --".join(known))

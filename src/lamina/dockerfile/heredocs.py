@@ -14,7 +14,7 @@ from lamina.dockerfile.instructions import Heredoc
 from lamina.dockerfile.words import raw_words
 from lamina.errors import InputError
 
-_MARK = re.compile(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]+)\Z")
+_MARK = re.compile(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)\Z")
 MAX_PER_LINE = 1000
 """Most here-documents that one line may announce."""
 
@@ -26,7 +26,7 @@ def heredoc_of_word(word: str) -> Heredoc | None:
         InputError: the word behind `<<` has an open quote or brace.
     """
     match = _MARK.match(word)
-    if match is None:
+    if match is None or not match[3]:
         return None
     number, dash, rest = match.groups()
     plain = raw_words(rest, keep_escapes=False, keep_quotes=False)
@@ -53,7 +53,10 @@ def heredocs_of_line(line: str) -> list[Heredoc]:
         return []
     found = [heredoc for word in words if "<<" in word and (heredoc := heredoc_of_word(word)) is not None]
     if len(found) > MAX_PER_LINE:
-        raise InputError(f"{len(found)} here-documents on one line, at most {MAX_PER_LINE} are taken")
+        raise InputError(
+            f"{len(found)} here-documents on one line, at most {MAX_PER_LINE} are taken",
+            hint="spread them over several instructions",
+        )
     return found
 
 

@@ -72,10 +72,24 @@ def check_mount(text: str) -> None:
         if key.lower() == "from" and "$" in value[:-1]:
             raise InputError(
                 "--mount: from takes no variables",
-                hint="give the image a name with FROM ${IMAGE} AS name, and mount from that",
+                hint=f"write FROM {value[:80]} AS name further up, and here from=name",
             )
     if "$" not in text and "\\" not in text and "'" not in text and '"' not in text:
         parse_mount(text)
+
+
+def mount_origin(text: str) -> str:
+    """Return what the last `from` of a mount names, "" when there is none: known before variables have values.
+
+    Raises:
+        InputError: the text is no comma-separated list; `check_mount` has told so before.
+    """
+    found = ""
+    for name in _split(text):
+        key, _, value = name.partition("=")
+        if key.lower() == "from":
+            found = value
+    return found
 
 
 @dataclass(slots=True)
@@ -120,7 +134,7 @@ class _Draft:
         if self.type not in types:
             raise InputError(
                 f"--mount: {key} does not go with type={self.type}",
-                hint=f"{key} is for type={' and type='.join(types)}; write the type first",
+                hint=f"{key} is for type={', type='.join(types)}; write the type first",
             )
 
     def finish(self) -> Mount:
@@ -182,7 +196,7 @@ def _quoted_field(text: str, position: int) -> tuple[str, int]:
     while True:
         end = text.find('"', position)
         if end < 0:
-            raise InputError(f"--mount: a quote is not closed in {text[:80]!r}")
+            raise InputError(f"--mount: a quote is not closed in {text[:80]!r}", hint='add the missing "')
         parts.append(text[position:end])
         position = end + 1
         if not text.startswith('"', position):
@@ -190,15 +204,17 @@ def _quoted_field(text: str, position: int) -> tuple[str, int]:
         parts.append('"')
         position += 1
     if position < len(text) and text[position] != ",":
-        raise InputError(f"--mount: a comma is missing behind a quote in {text[:80]!r}")
+        raise InputError(
+            f"--mount: a comma is missing behind a quote in {text[:80]!r}", hint="put the whole KEY=VALUE in quotes"
+        )
     return "".join(parts), position
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> str:
     """Return `value`, which must be among `allowed`."""
     if value not in allowed:
-        hint = did_you_mean(value, allowed, otherwise="one of " + ", ".join(allowed))
-        raise InputError(f"--mount: {key} has no value {value!r}", hint=hint)
+        hint = did_you_mean(value, allowed, otherwise=f"write {key}={allowed[0]}, or leave it out")
+        raise InputError(f"--mount: {key} is one of {', '.join(allowed)}; got {value[:80]!r}", hint=hint)
     return value
 
 
@@ -229,10 +245,12 @@ def _size(value: str) -> int:
     whole, fraction = int(match[1]), (match[2] or ".")[1:]
     size: int = whole * unit + int(fraction or "0") * unit // 10 ** len(fraction)
     if size >= 1 << 63:
-        raise InputError(f"--mount: size is too large: {value!r}")
+        raise InputError(f"--mount: size is too large: {value!r}", hint="for example size=64m")
     return size
 
 
 def _advice(key: str) -> str:
     """Return what to write instead of an unknown key."""
+    if key in _TYPES:
+        return f"write type={key}"
     return did_you_mean(key, (*_KEYS, *_ALIASES), otherwise="keys: " + ", ".join(_KEYS))

@@ -107,7 +107,9 @@ def parse_instruction(text: str, source: SourceRange | None = None) -> Instructi
     except InputError as error:
         if source is not None:
             error.source, error.where = source, f"{source.file}:{source.start}"
-            error.hint = error.hint or f"the trigger comes from the base image: {text[:200]}"
+            error.hint = (
+                f"the base image brings this ONBUILD trigger along: {text[:200]!r}; mend that image or use another"
+            )
         raise
     return instruction
 
@@ -138,15 +140,23 @@ def _build(request: Request) -> Instruction:
     keyword = request.statement.keyword
     builder = _BUILDERS.get(keyword.upper())
     if builder is None:
-        raise InputError(f"unknown instruction: {keyword[:80]}", hint=_advice(keyword))
+        if not keyword:
+            raise InputError(
+                "this line is continued, but nothing follows",
+                hint=f"remove the {request.escape!r} at its end, or write the rest of the instruction",
+            )
+        raise InputError(f"unknown instruction: {keyword[:80]}", hint=_advice(keyword, request.escape))
     return builder(request)
 
 
-def _advice(keyword: str) -> str:
+def _advice(keyword: str, escape: str) -> str:
     """Return what to do about an unknown instruction."""
-    if keyword[:1] in "&|;-<\"'$([{" or keyword in ("EOF", "&&"):
-        return "does this line continue the one above? end that one with the escape character (a backslash)"
-    return did_you_mean(keyword, KEYWORDS, otherwise="instructions: " + ", ".join(sorted(KEYWORDS)))
+    if keyword[:1] in "&|;-<\"'$([{":
+        return f"does this line continue the one above? end that one with the escape character, {escape}"
+    if keyword == "EOF":
+        return "does it end a here-document? one begins with <<EOF on the line of RUN, COPY or ADD"
+    known = "instructions are " + ", ".join(sorted(KEYWORDS))
+    return did_you_mean(keyword, KEYWORDS, otherwise=f"write RUN before a command of the shell; {known}")
 
 
 def _onbuild(request: Request, trigger: Statement | None) -> Onbuild:
@@ -194,7 +204,12 @@ def _stages(instructions: list[Instruction]) -> tuple[tuple[Arg, ...], tuple[Sta
     if len(bodies) > MAX_STAGES:
         source = bodies[MAX_STAGES][0].source
         where = f"{source.file}:{source.start}"
-        raise InputError(f"more than {MAX_STAGES} stages in one Dockerfile", where=where, source=source)
+        raise InputError(
+            f"more than {MAX_STAGES} stages in one Dockerfile",
+            where=where,
+            source=source,
+            hint="split it into several files",
+        )
     return tuple(global_args), tuple(
         Stage(number, base.alias, base, tuple(body), base.comment_about(base.alias))
         for number, (base, body) in enumerate(bodies)

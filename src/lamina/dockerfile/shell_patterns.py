@@ -88,7 +88,7 @@ def _parse(pattern: str) -> list[_Item]:
             escaped = next(characters, "")
             if escaped not in ("*", "?", "\\", "}", "/"):
                 raise InputError(
-                    f"bad escape \\{escaped} in the pattern {pattern!r}",
+                    f"bad escape \\{escaped} in a pattern",
                     hint=r"in a pattern a backslash stands before one of * ? \ } /",
                 )
             items.append((False, escaped))
@@ -96,7 +96,8 @@ def _parse(pattern: str) -> list[_Item]:
             items.append((False, ch))
     if len(items) > MAX_PATTERN and _literal(items) is None:
         raise InputError(
-            f"a pattern with wildcards in a variable has {len(items)} characters, at most {MAX_PATTERN} are taken"
+            f"a pattern with wildcards in a variable has {len(items)} characters, at most {MAX_PATTERN} are taken",
+            hint="shorten it, or do this with sed in a RUN",
         )
     return items
 
@@ -108,7 +109,10 @@ def _literal(items: list[_Item]) -> str | None:
 
 def _too_much(limit: int) -> InputError:
     """Return the error for a replacement that grows too long."""
-    return InputError(f"a replacement in a variable gives more than {limit} characters")
+    return InputError(
+        f"a replacement in a variable gives more than {limit} characters",
+        hint="a variable is no place for so much text: write a file",
+    )
 
 
 class _Automaton:

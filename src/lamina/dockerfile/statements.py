@@ -112,7 +112,7 @@ def split_pairs(text: str, escape: str, keyword: str) -> tuple[list[tuple[str, s
     """
     words = split_words(text, escape)
     if not words:
-        raise InputError(f"{keyword} needs at least one NAME=VALUE")
+        raise InputError(f"{keyword} needs at least one NAME=VALUE", hint=f"write {keyword} NAME=VALUE")
     if "=" not in words[0]:
         parts = FIELD_GAP.split(text, maxsplit=1)
         if len(parts) < 2:
@@ -135,7 +135,7 @@ def json_list(text: str) -> list[str] | None:
     """Return the strings of a JSON array; None when `text` is no JSON array and so stands in shell form.
 
     Raises:
-        InputError: it is a JSON array, but holds something else than strings.
+        InputError: it is a JSON array, but holds something else than strings, or a NUL.
     """
     text = text.lstrip(BLANKS)
     if not text.startswith("["):
@@ -149,6 +149,11 @@ def json_list(text: str) -> list[str] | None:
     if not all(isinstance(value, str) for value in values):
         raise InputError(
             "a JSON array here may hold strings only", hint='put every argument in double quotes: ["program", "1"]'
+        )
+    if any("\0" in value for value in values):
+        raise InputError(
+            "a string in this JSON array has a NUL character, which no argument and no path can hold",
+            hint="remove \\u0000",
         )
     return [value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for value in values]
 

@@ -263,7 +263,9 @@ class _Walk:
         self.position += 1
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise InputError(f"variables are nested more than {MAX_DEPTH} deep")
+            raise InputError(
+                f"variables are nested more than {MAX_DEPTH} deep", hint="put an inner one into an ARG of its own"
+            )
         value = self.braced()
         self.depth -= 1
         return self.count(value)
@@ -374,7 +376,8 @@ class _Walk:
 
 def _open_variable(missing: str, text: str) -> InputError:
     """Return the error for a variable whose end is missing."""
-    return InputError(f"a variable is not closed: {missing!r} is missing in {_shorten(text)}", hint=_DOLLAR)
+    hint = "write ${NAME/PATTERN/REPLACEMENT}" if missing == "/" else _DOLLAR
+    return InputError(f"a variable is not closed: {missing!r} is missing in {_shorten(text)}", hint=hint)
 
 
 def _shorten(text: str, limit: int = 60) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from lamina.dockerfile.instructions import Mount
-from lamina.dockerfile.mounts import check_mount, parse_mount
+from lamina.dockerfile.mounts import check_mount, mount_origin, parse_mount
 from lamina.errors import InputError, SourceRange
 
 GOOD = {
@@ -55,11 +55,11 @@ def test_mount(text, expected):
 
 BAD = {
     "no such key": ("taget=/x", "did you mean target?"),
-    "no such type": ("type=volume", "one of bind"),
+    "no such type": ("type=volume", "write type=bind"),
     "no such sharing": ("type=cache,sharing=lock", "did you mean locked?"),
     "key without value": ("target", "write target=VALUE"),
     "bare word": ("banana", "keys: "),
-    "required on a bind": ("required", "type=secret and type=ssh"),
+    "required on a bind": ("required", "type=secret, type=ssh"),
     "size on a cache": ("type=cache,size=1g", "type=tmpfs"),
     "size before its type": ("size=1g,type=tmpfs", "write the type first"),
     "mode on a bind": ("target=/x,mode=0755", "type=cache"),
@@ -107,3 +107,17 @@ def test_from_takes_no_variables():
     """BuildKit decides the graph before it knows variables."""
     with pytest.raises(InputError, match="from takes no variables"):
         check_mount("from=$x,target=/c")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("target=/x", ""),
+        ("from=a,target=/x,uid=$UID", "a"),
+        ("type=$kind,FROM=a,target=/x,from=b", "b"),
+        ('"from=a,b",target=/x', "a,b"),
+    ],
+)
+def test_the_origin_is_known_before_variables_have_values(text, expected):
+    """A3.3: which stage a mount needs, while other values are still variables."""
+    assert mount_origin(text) == expected

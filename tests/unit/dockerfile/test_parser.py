@@ -301,3 +301,9 @@ def test_from_only():
 
     assert isinstance(stage.base, From)
     assert stage.instructions == ()
+
+
+@pytest.mark.parametrize("line", ["cat <<-", "cat <<- ", "echo $((1<<-1)) <<"])
+def test_two_less_than_signs_without_a_word_announce_nothing(line):
+    """A1.6: `<<-` is not a here-document that ends at `-`."""
+    assert one(f"RUN {line}\nRUN next").heredocs == ()
