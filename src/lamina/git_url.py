@@ -3,8 +3,8 @@
 In: text from a Dockerfile's ADD, a build context or a graph: `https://host/o/r.git#ref:subdir`, `ssh://`, `git://`,
 `git@host:o/r.git`, `github.com/o/r`, each also with a query (`?ref= tag= branch= subdir= checksum= commit=
 keep-git-dir= submodules= mtime= fetch-by-commit=`). Out: a `GitUrl`, or None when the text names something else; and
-identifier and attributes of BuildKit's SourceOp. Which text is a git URL follows Dockerfile's reference ("ADD <git ref>")
-and what BuildKit's front end accepts; `file://` and every other transport is no git URL here.
+identifier and attributes of BuildKit's SourceOp. Which text is a git URL follows Dockerfile's reference ("ADD") and
+what BuildKit's front end accepts; `file://` and every other transport is no git URL here.
 
 Pure: no network, no programs. Linear in the length of the text. Invariants: nothing that could be taken for an option
 of git or ssh, no control character and no blank gets through; `subdir` never climbs.
@@ -26,6 +26,7 @@ _Given = TypeVar("_Given", bool, str)
 MAX_LENGTH = 8192
 AUTH_HEADER_SECRET, AUTH_TOKEN_SECRET = "GIT_AUTH_HEADER", "GIT_AUTH_TOKEN"
 
+_ALLOWED = "http, https, ssh, git and user@host:path are allowed"
 _SCHEMES = frozenset({"http", "https", "ssh", "git"})
 _SCHEME = re.compile(r"([A-Za-z0-9]+)://")
 _SCP = re.compile(r"([A-Za-z0-9_-]+)@([A-Za-z0-9.-]+):")
@@ -167,25 +168,29 @@ def parse_git_url(text: str) -> GitUrl | None:
     Raises:
         InputError: it is a git URL, and one that cannot be: a conflict, an unknown query, a strange host, ref or path.
     """
-    if text.startswith("github.com/"):
-        text, like_a_path = "https://" + text, True
-    else:
-        like_a_path = False
-        if text.startswith(("./", "../", "/")):
-            return None
-    if (parts := _split(text)) is None:
+    like_a_path = text.startswith("github.com/")
+    if like_a_path:
+        text = "https://" + text
+    elif text.startswith(("./", "../", "/")) or _scheme(text) is None:
         return None
-    bare, query, fragment = parts
-    scheme = _scheme(bare)
-    if scheme in ("http", "https") and not like_a_path and not bare.endswith(".git"):
+    bare = text.partition("#")[0].partition("?")[0]
+    if _scheme(bare) in ("http", "https") and not like_a_path and not bare.endswith(".git"):
         return None
-    remote = parse_remote(bare)
-    if remote is None:
-        return None
-    ref, subdir = split_fragment(fragment)
-    found = _Query(remote, ref, subdir)
-    found.read(query)
-    return found.url(like_a_path)
+    return _read(text, like_a_path)
+
+
+def read_git_url(text: str) -> GitUrl:
+    """Return what a text says that is known to name a git repository: `https://` may be left out, and `.git` too.
+
+    Raises:
+        InputError: as `parse_git_url`, or a transport that git must not use.
+    """
+    if _scheme(text) is None and "://" not in text:
+        text = "https://" + text
+    found = _read(text, like_a_path=False)
+    if found is None:
+        raise InputError(f"git must not be asked for {_show(text)}", hint=_ALLOWED)
+    return found
 
 
 def parse_remote(text: str) -> GitRemote | None:
@@ -211,6 +216,23 @@ def parse_remote(text: str) -> GitRemote | None:
         user, _, password = userinfo.partition(":")
         remote = GitRemote(scheme, host, slash + path, user, password)
     _check_remote(remote)
+    return remote
+
+
+def read_remote(text: str) -> GitRemote:
+    """Return the repository that a text names, `https://` being added where there is no transport.
+
+    Query and fragment are passed over.
+
+    Raises:
+        InputError: it names none, or one that git must not be asked for.
+    """
+    bare = text.partition("#")[0].partition("?")[0]
+    remote = parse_remote(bare)
+    if remote is None and "://" not in bare:
+        remote = parse_remote("https://" + bare)
+    if remote is None:
+        raise InputError(f"git must not be asked for {_show(bare)}", hint=_ALLOWED)
     return remote
 
 
@@ -383,18 +405,20 @@ def _scheme(text: str) -> str | None:
     return "" if _SCP.match(text) else None
 
 
-def _split(text: str) -> tuple[str, str, str] | None:
-    """Return the text before query and fragment, the query, and the fragment; None when it is no git URL anyway."""
-    scheme = _scheme(text)
-    if scheme is None:
-        return None
+def _read(text: str, like_a_path: bool) -> GitUrl | None:
+    """Return what a text says, None when its transport is none of ours."""
     rest, _, fragment = text.partition("#")
     bare, _, query = rest.partition("?")
-    if scheme:
+    remote = parse_remote(bare)
+    if remote is None:
+        return None
+    if not remote.scp:
         from urllib.parse import unquote
 
         fragment = unquote(fragment)
-    return bare, query, fragment
+    found = _Query(remote, *split_fragment(fragment))
+    found.read(query)
+    return found.url(like_a_path)
 
 
 def _check_remote(remote: GitRemote) -> None:

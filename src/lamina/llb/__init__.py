@@ -12,7 +12,7 @@ The builder imports protobuf only when a state is marshalled.
 
 from __future__ import annotations
 
-from lamina.llb.state import Mount, State, bind, cache, diff, image, local, merge, scratch, secret, ssh, tmpfs
+from lamina.llb.state import Mount, State, bind, cache, diff, git, image, local, merge, scratch, secret, ssh, tmpfs
 
 __all__ = [
     "Mount",
@@ -20,6 +20,7 @@ __all__ = [
     "bind",
     "cache",
     "diff",
+    "git",
     "image",
     "local",
     "merge",

@@ -65,7 +65,11 @@ def _source(vertex: LlbVertex, worker: Worker) -> Op:
         return LocalOp(rest, vertex.op, worker)
     if scheme == "oci-layout":
         return LayoutOp(rest, vertex.op, worker)
-    if scheme in ("git", "http", "https"):
+    if scheme == "git":
+        from lamina.ops.git import GitOp
+
+        return GitOp(rest, vertex.op, worker, source)
+    if scheme in ("http", "https"):
         raise NotYetError(f"sources of kind {scheme} ({identifier})", source=source)
     raise InputError(f"unknown source {identifier!r}", source=source)
 
