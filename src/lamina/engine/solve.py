@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lamina.cache.records import Records
 from lamina.engine.contexts import Contexts
@@ -29,6 +30,9 @@ from lamina.solver.protocol import Resolved, Vertex
 from lamina.solver.runner import Runner
 from lamina.source.context import ContextChangedError
 from lamina.source.http import HttpSource
+
+if TYPE_CHECKING:
+    from lamina.source.git import GitSource
 
 _BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -68,6 +72,7 @@ class Solver:
         self._guard = threading.Lock()
         self._outer_sink = sink
         self._executor: Executor | None = None
+        self._git: GitSource | None = None
         self._has_steps = False
         self.compression = settings.compression or Compression("gzip", None)
         self.contexts = Contexts(session, place.state)
@@ -82,6 +87,8 @@ class Solver:
             http=HttpSource(place.state, place.layers, network_options(place.environment), session.secret),
             session=session,
             executor=self._start_executor,
+            git=self._open_git,
+            cancel=place.cancel,
             context=self.contexts.open,
             scratch=place.lease.directory,
             compression=self.compression,
@@ -160,6 +167,17 @@ class Solver:
                 runtime = find_runtime(environment.search_path, environment.runtime or None)
                 self._executor = Executor(runtime, self._place.lease.directory)
             return self._executor
+
+    def _open_git(self) -> GitSource:
+        from lamina.source.git import GitMachine, GitSource
+
+        with self._guard:
+            if self._git is None:
+                place, environment = self._place, self._place.environment
+                machine = GitMachine(environment.search_path, environment.proxies, environment.ca_file)
+                directory = place.root / "git"
+                self._git = GitSource(directory, place.lease.directory, place.locks, self.worker.session, machine)
+            return self._git
 
 
 def _export_path(vertices: Mapping[str, Vertex], target: str) -> set[str]:

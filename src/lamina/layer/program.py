@@ -73,8 +73,8 @@ def look_at(read_at: ReadAt, size: int, *, deep: bool) -> Program:
     """Look at a file of `size` bytes.
 
     Args:
-        deep: search a program with TLS built in for where it expects certificates, up to 64 MiB of it; otherwise a few KiB are
-            read.
+        deep: search a program with TLS built in for where it expects certificates, up to 64 MiB of it; otherwise
+            a few KiB are read.
     """
     head = read_at(0, min(size, HEAD_BYTES))
     if not is_elf(head):

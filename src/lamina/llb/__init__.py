@@ -12,7 +12,22 @@ The builder imports protobuf only when a state is marshalled.
 
 from __future__ import annotations
 
-from lamina.llb.state import Mount, State, bind, cache, diff, http, image, local, merge, scratch, secret, ssh, tmpfs
+from lamina.llb.state import (
+    Mount,
+    State,
+    bind,
+    cache,
+    diff,
+    git,
+    http,
+    image,
+    local,
+    merge,
+    scratch,
+    secret,
+    ssh,
+    tmpfs,
+)
 
 __all__ = [
     "Mount",
@@ -20,6 +35,7 @@ __all__ = [
     "bind",
     "cache",
     "diff",
+    "git",
     "http",
     "image",
     "local",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lamina.errors import InputError
+from lamina.git_url import AUTH_HEADER_SECRET, AUTH_TOKEN_SECRET
 
 if TYPE_CHECKING:
     from lamina.llb.pb import ops_pb2 as pb
@@ -199,6 +200,67 @@ def image(reference: str, *, platform: str = "") -> State:
     wanted = Platform.parse(platform) if platform else host_platform()
     settings = (("identifier", f"docker-image://{Reference.parse(reference)}"), ("attrs", ()), ("platform", wanted))
     return State(_Node("source", (), settings, f"image {reference}"), environment=(("PATH", _DEFAULT_PATH),))
+
+
+def git(
+    url: str,
+    *,
+    ref: str = "",
+    subdir: str = "",
+    checksum: str = "",
+    keep_git_dir: bool | None = None,
+    submodules: bool | None = None,
+    mtime: str = "",
+    fetch_by_commit: bool = False,
+    auth_header_secret: str = AUTH_HEADER_SECRET,
+    auth_token_secret: str = AUTH_TOKEN_SECRET,
+    known_ssh_hosts: str = "",
+    ssh_id: str = "",
+) -> State:
+    """Return the files of one commit of a git repository.
+
+    Args:
+        url: as a Dockerfile's ADD takes it, `#ref:subdir` and query included; `https://` may be left out, and a path
+            need not end in `.git`.
+        ref: branch, tag, full ref or full commit hash; the remote's default branch when nobody names one.
+        subdir: directory whose contents are taken.
+        checksum: (beginning of) the commit's hash, checked.
+        keep_git_dir: keep `.git`.
+        submodules: False leaves submodules out.
+        mtime: "commit" gives all files the commit's time.
+        fetch_by_commit: take `checksum` for the commit without asking what `ref` stands for.
+        auth_header_secret, auth_token_secret: ids of the secrets that open the remote.
+        known_ssh_hosts: lines of an ssh known_hosts file.
+        ssh_id: which of the caller's SSH agents, the default one when "".
+
+    Raises:
+        InputError: no git URL, or one that contradicts an argument.
+    """
+    from lamina.git_url import GitOptions, check_ref, clean_subdir, read_git_url, to_source
+
+    found = read_git_url(url)
+    for name, first, second in (("ref", found.ref, check_ref(ref)), ("subdir", found.subdir, clean_subdir(subdir))):
+        if first and second and first != second:
+            raise InputError(f"{name} is {second!r} as an argument and {first!r} in the git URL")
+    found = replace(
+        found,
+        ref=ref or found.ref,
+        subdir=clean_subdir(subdir) or found.subdir,
+        fetch_by_commit=fetch_by_commit or found.fetch_by_commit,
+    )
+    options = GitOptions(
+        keep_git_dir=keep_git_dir,
+        submodules=submodules,
+        checksum=checksum,
+        mtime=mtime,
+        auth_header_secret=auth_header_secret,
+        auth_token_secret=auth_token_secret,
+        known_ssh_hosts=known_ssh_hosts,
+        ssh_id=ssh_id,
+    )
+    identifier, attrs = to_source(found, options)
+    settings = (("identifier", identifier), ("attrs", tuple(sorted(attrs.items()))), ("platform", None))
+    return State(_Node("source", (), settings, f"git {found.remote.address}"))
 
 
 def local(

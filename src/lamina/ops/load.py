@@ -70,7 +70,9 @@ def _source(vertex: LlbVertex, worker: Worker) -> Op:
     if scheme in ("http", "https"):
         return HttpOp(vertex.op, worker, vertex.digest, source)
     if scheme == "git":
-        raise NotYetError(f"sources of kind {scheme} ({identifier})", source=source)
+        from lamina.ops.git import GitOp
+
+        return GitOp(rest, vertex.op, worker, source)
     raise InputError(f"unknown source {identifier!r}", source=source)
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lamina.cancel import Cancel
 from lamina.errors import InputError
@@ -19,6 +20,9 @@ from lamina.source.http import HttpSource
 from lamina.source.image import ImageSource
 from lamina.state.db import State
 from lamina.state.locks import Locks
+
+if TYPE_CHECKING:
+    from lamina.source.git import GitSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class Worker:
 
     Attributes:
         executor: makes the executor when the first step needs it.
+        git: makes this build's way to git repositories when the first git source needs it.
+        cancel: stops the whole build; what runs has a narrower one in its context.
         context: opens the live directory behind a `local://` source with its filter rules.
         caches: directory of the RUN cache mounts.
         compression: for layers packed straight from their recipe.
@@ -64,8 +70,10 @@ class Worker:
     http: HttpSource
     session: Session
     executor: Callable[[], Executor]
+    git: Callable[[], GitSource]
     context: Callable[[str, Mapping[str, str]], ContextView]
     scratch: Path
+    cancel: Cancel = field(default_factory=Cancel)
     compression: Compression = field(default_factory=lambda: Compression("gzip", None))
     needs_tree: frozenset[str] = frozenset()
     trust: HostTrust | None = None

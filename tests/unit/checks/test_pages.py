@@ -82,7 +82,7 @@ class TestPage:
 
 @pytest.mark.parametrize("rule", RESULT_RULES, ids=lambda rule: rule.id)
 def test_a_rule_about_results_has_its_page(rule: Rule) -> None:
-    """L9: title, name, Bad, Good, Why; both examples are Dockerfiles (what they build, test_result.py breaks and keeps)."""
+    """L9: title, name, Bad, Good, Why; both examples are Dockerfiles; test_result.py builds their like."""
     text = (ROOT / rule.page).read_text("utf8")
 
     assert text.startswith("# ") and f"`{rule.id}`" in text and rule.description

@@ -115,7 +115,7 @@ def _check(request: Request, inputs: Inputs | None) -> int:
 
     environment = load_environment()
     with cancelling() as cancel:
-        fetched = inputs or _fetch(request, environment, lambda event: None, cancel)
+        fetched = inputs or _fetch(request, environment, lambda _event: None, cancel)
         try:
             session = _session(request, fetched.context, environment)
             report = check(BuildOptions(**_options(request, fetched)), session, environment, cancel)

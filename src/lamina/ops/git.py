@@ -1,0 +1,113 @@
+"""`git://`: the files of one commit, from a repository that git can reach."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lamina.cancel import Cancel
+from lamina.errors import Error, SourceRange
+from lamina.layer.tree_remove import remove_tree
+from lamina.llb.identity import op_digest
+from lamina.ops.worker import Worker
+from lamina.progress import LogEvent, StatusEvent
+from lamina.snapshot.rows import LayerRef
+from lamina.solver.protocol import CacheMap, Result, RunContext
+from lamina.source.git_spec import GitSpec, Pin, parse_source
+
+if TYPE_CHECKING:
+    from lamina.source.git_program import Reporter
+
+
+class GitOp:
+    """One git source: its ref is looked up for the key, its commit is fetched when it runs.
+
+    Args:
+        rest: the identifier after `git://`.
+    """
+
+    def __init__(self, rest: str, op: Any, worker: Worker, source: SourceRange | None) -> None:
+        self._worker, self._source = worker, source
+        try:
+            self._spec = parse_source(rest, dict(op.source.attrs))
+        except Error as error:
+            raise self._located(error) from None
+        self._pin: Pin | None = None
+
+    @property
+    def pin(self) -> Pin | None:
+        """The commit, once it was looked up."""
+        return self._pin
+
+    def cache_map(self) -> CacheMap:
+        """The commit and what is taken of it; the remote's address and the ref only where `.git` would tell them."""
+        spec, pin = self._spec, self._resolve()
+        told = (spec.remote.address, pin.ref, pin.object) if spec.keeps_git_dir else ()
+        commit = pin.commit or pin.object
+        flags = ("submodules" if spec.submodules else "", f"mtime={spec.mtime}")
+        parts = {
+            "kind": "git",
+            "remote": spec.remote.address,
+            "ref": pin.ref or spec.ref,
+            "commit": commit,
+            "subdir": spec.subdir,
+            "keep-git-dir": spec.keeps_git_dir,
+            "submodules": spec.submodules,
+            "mtime": spec.mtime,
+        }
+        return CacheMap(op_digest("git", commit, spec.subdir, *flags, *told), parts=parts)
+
+    def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
+        """Never asked: there are no inputs."""
+        raise AssertionError("a git source has no inputs")
+
+    def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
+        """Fetch the commit if it is not here, and make its files a layer."""
+        worker, pin = self._worker, self._resolve()
+        target = worker.layers.new_upper(LayerRef(None), context.cancel)
+        try:
+            worker.git().check_out(
+                self._spec, pin, target, context.cancel, now_ns=worker.now_ns, report=_reporter(context)
+            )
+            return [worker.layers.add_upper(LayerRef(None), target, _describe(self._spec, pin))]
+        except BaseException as error:
+            remove_tree(target)
+            if isinstance(error, Error):
+                self._located(error)
+            raise
+
+    def _resolve(self) -> Pin:
+        if self._pin is None:
+            try:
+                self._pin = self._worker.git().resolve(self._spec, self._worker.cancel)
+            except Error as error:
+                raise self._located(error) from None
+        return self._pin
+
+    def _located(self, error: Error) -> Error:
+        if error.source is None:
+            error.source = self._source
+        return error
+
+
+def _describe(spec: GitSpec, pin: Pin) -> str:
+    subdir = f":{spec.subdir}" if spec.subdir else ""
+    return f"git {spec.remote.address}#{pin.commit or pin.object}{subdir}"[:1000]
+
+
+def _reporter(context: RunContext) -> Reporter:
+    """Return the way of git's words into the build's events."""
+    from lamina.source.git_program import Reporter
+
+    started: dict[str, float] = {}
+
+    def log(line: bytes) -> None:
+        context.sink(LogEvent(context.vertex, 2, line, time.time()))
+
+    def status(what: str, current: int, total: int) -> None:
+        now = time.time()
+        begun = started.setdefault(what, now)
+        context.sink(StatusEvent(context.vertex, what, current, total, begun, now if current >= total else None))
+
+    return Reporter(log, status)
