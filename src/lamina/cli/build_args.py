@@ -24,15 +24,14 @@ PROGRESS = ("auto", "tty", "plain", "rawjson", "quiet", "none")
 _NOT_YET = {
     "cache_from": "--cache-from (remote cache import)",
     "cache_to": "--cache-to (remote cache export)",
-    "allow": "--allow (entitlements)",
     "builder": "--builder (remote builders)",
-    "cgroup_parent": "--cgroup-parent",
     "policy": "--policy",
     "squash": "--squash",
     "memory": "--memory (limits per step)",
     "cpus": "--cpus (limits per step)",
     "security_opt": "--security-opt",
 }
+_ENTITLEMENTS = ("network.host", "security.insecure")
 _FLAGS_NOT_YET = ("squash",)
 _ULIMITS = {
     *("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue"),
@@ -112,6 +111,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--shm-size", default="", metavar="SIZE", help="size of /dev/shm in RUN steps (such as 64m)")
     _many(parser, "--ulimit", "NAME=SOFT[:HARD]", "limit for RUN steps")
     add("--hostname", default="", metavar="NAME", help="host name in RUN steps")
+    add("--cgroup-parent", default="", metavar="PATH", help="control group in which those of RUN steps are made")
+    _many(parser, "--allow", "ENTITLEMENT", "let steps have more: security.insecure, network.host")
     _many(parser, "--secret", "id=ID[,src=FILE|env=VAR]", "secret that RUN --mount=type=secret may read")
     _many(parser, "--ssh", "default|ID[=SOCKET]", "SSH agent that RUN --mount=type=ssh may use")
     _many(parser, "--build-context", "NAME=SOURCE", "additional named context")
@@ -226,8 +227,29 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "cache_from": [],
         "cache_to": [],
         "ca": args.ca,
-        "source_date_epoch": parse_epoch(environ.get("SOURCE_DATE_EPOCH", "")),
+        "allow": parse_allow(args.allow),
+        "cgroup_parent": args.cgroup_parent,
+        "source_date_epoch": parse_epoch(_epoch(args, environ)),
     }
+
+
+def _epoch(args: Namespace, environ: Mapping[str, str]) -> str:
+    """Return SOURCE_DATE_EPOCH: the build argument, else the environment's."""
+    given = parse_build_args(args.build_arg, environ)
+    return given.get("SOURCE_DATE_EPOCH", environ.get("SOURCE_DATE_EPOCH", ""))
+
+
+def parse_allow(texts: Iterable[str]) -> list[str]:
+    """Return the entitlements that `--allow` grants."""
+    found = sorted(set(_comma_list(texts)))
+    for name in found:
+        if name == "device" or name.startswith("device="):
+            raise NotYetError(f"--allow {name} (devices)")
+        if name not in _ENTITLEMENTS:
+            raise InputError(
+                f"--allow {name!r} is no entitlement that is known", hint=f"one of {', '.join(_ENTITLEMENTS)}"
+            )
+    return found
 
 
 def _call(text: str) -> Call | None:

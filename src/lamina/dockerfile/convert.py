@@ -42,6 +42,7 @@ class ConvertOptions:
         named_contexts: name to source (`docker-image://`, `oci-layout://`, a directory).
         context_excludes: rules of the ignore files that named contexts have.
         exclude_patterns: rules of the ignore file.
+        several_platforms: this is one of several conversions, so that steps are named with their platform.
         allow: entitlements the user granted (`security.insecure`, `network.host`, `device`).
     """
 
@@ -62,6 +63,7 @@ class ConvertOptions:
     source_date_epoch: int | None = None
     hostname: str = ""
     cgroup_parent: str = ""
+    several_platforms: bool = False
     allow: frozenset[str] = frozenset()
 
 

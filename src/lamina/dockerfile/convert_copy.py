@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from lamina.dockerfile import instructions as ins
 from lamina.dockerfile.graph import Node, inputs_of
 from lamina.errors import InputError, SourceRange
+from lamina.git_url import GitOptions, GitUrl, parse_git_url, to_source
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.oci.digest import Digest
 
@@ -121,13 +122,16 @@ class _Actions:
 def _add_source(actions: _Actions, text: str, given: _Given, state: StageState, title: str) -> None:
     """Copy one source: from git, from a URL, or from the context, a stage or an image."""
     item, conversion = given.item, state.conversion
-    remote = isinstance(item, ins.Add) or not item.from_
-    if remote and _is_url(text):
+    repository = None if isinstance(item, ins.Copy) and item.from_ else parse_git_url(text)
+    if repository is not None or _is_url(text):
         if isinstance(item, ins.Copy):
             raise InputError(
                 f"COPY takes no URL: {text}", source=given.source, hint="ADD downloads, COPY takes files that are here"
             )
-        origin, copy = _download(text, item, given, state, title)
+        if repository is not None:
+            origin, copy = _clone(repository, item, given, state, title)
+        else:
+            origin, copy = _download(text, item, given, state, title)
         actions.copy(origin, _dressed(copy, given, actions))
         return
     if given.checksum or (isinstance(item, ins.Add) and item.keep_git_dir is not None):
@@ -140,12 +144,24 @@ def _add_source(actions: _Actions, text: str, given: _Given, state: StageState, 
     actions.copy(origin, _dressed(_local_copy(text, given, state), given, actions))
 
 
+def _clone(url: GitUrl, item: ins.Add, given: _Given, state: StageState, title: str) -> tuple[Node, pb.FileActionCopy]:
+    """Return the vertex of a repository's files, and what copies them all."""
+    options = GitOptions(keep_git_dir=item.keep_git_dir, checksum=given.checksum)
+    identifier, attrs = to_source(url, options)
+    op = pb.Op(source=pb.SourceOp(identifier=identifier, attrs=attrs))
+    node = state.conversion.graph.add(op, title, given.source, ignore_cache=state.ignore_cache)
+    dest = state.absolute(given.dest)
+    return node, pb.FileActionCopy(src="/", dest=dest, createDestPath=True, dirCopyContents=True, timestamp=-1)
+
+
 def _is_url(text: str) -> bool:
     return text.startswith(("http://", "https://"))
 
 
 def _download(url: str, item: ins.Add, given: _Given, state: StageState, title: str) -> tuple[Node, pb.FileActionCopy]:
     """Return the vertex of a download, and what copies its one file."""
+    if item.keep_git_dir is not None:
+        raise InputError("--keep-git-dir is for git repositories", source=given.source, hint="their URLs end in .git")
     name = posixpath.basename(urlsplit(url).path.rstrip("/")) or "__unnamed__"
     op = pb.Op(source=pb.SourceOp(identifier=url, attrs={"http.filename": name}))
     if given.checksum:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from typing import TYPE_CHECKING, Any
 
 from lamina.dockerfile import instructions as ins
@@ -14,7 +15,8 @@ from lamina.dockerfile.graph import GraphBuilder, Node
 from lamina.dockerfile.stages import earlier_stage
 from lamina.dockerfile.suggest import did_you_mean
 from lamina.dockerfile.words import Words
-from lamina.errors import Error, InputError, NotYetError, SourceRange
+from lamina.errors import Error, InputError, SourceRange
+from lamina.git_url import GitOptions, parse_git_url, to_source
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from lamina.dockerfile.convert import ConvertOptions, ResolveImage
     from lamina.dockerfile.convert_stage import StageState
 
+_CREDENTIALS = re.compile(r"//[^/@]*@")
 BUILT_IN_ARGS = (
     *("BUILDKIT_BUILD_NAME", "BUILDKIT_CACHE_MOUNT_NS", "BUILDKIT_CONTEXT_KEEP_GIT_DIR", "BUILDKIT_INLINE_CACHE"),
     *("BUILDKIT_MULTI_PLATFORM", "BUILDKIT_SANDBOX_HOSTNAME", "BUILDKIT_SYNTAX", "BUILDKIT_DOCKERFILE_CHECK"),
@@ -90,9 +93,24 @@ class Conversion:
             op = pb.Op(source=pb.SourceOp(identifier=f"oci-layout://{base.reference}"), platform=platform_pb(platform))
             op.source.attrs["oci.store"] = source.removeprefix("oci-layout://").partition("@")[0]
             return self.graph.add(op, f"[context {name}] OCI load from client"), base.config
-        if "://" in source or source.startswith("git@"):
-            raise NotYetError(f"a build context from {source!r}")
-        return self.local(name), {}
+        repository = parse_git_url(source)
+        if repository is not None:
+            identifier, attrs = to_source(repository, GitOptions())
+            return self.graph.add(pb.Op(source=pb.SourceOp(identifier=identifier, attrs=attrs)), f"{title} {name}"), {}
+        if source.startswith(("http://", "https://")):
+            op = pb.Op(source=pb.SourceOp(identifier=source, attrs={"http.filename": "context"}))
+            return self.graph.add(op, f"[context {name}] {_CREDENTIALS.sub('//', source)}"), {}
+        if "://" in source:
+            raise InputError(
+                f"the build context {name!r} has an unknown source: {source!r}",
+                hint="a directory, docker-image://NAME, oci-layout://DIR:TAG, a git or http(s) URL",
+            )
+        return self.local(self._name_of(name, platform)), {}
+
+    def _name_of(self, name: str, platform: Platform) -> str:
+        """Return how the user wrote the name of a context."""
+        wanted = (_familiar(f"{name}::{platform}"), _familiar(name))
+        return next(key for form in wanted for key in self.options.named_contexts if _familiar(key) == form)
 
     def image(self, name: str, platform: Platform, source: SourceRange | None, title: str) -> tuple[Node, Any]:
         """Return the node and the config of an image, resolved once."""

@@ -193,7 +193,8 @@ class StageState:
     def title(self, text: str) -> str:
         """Return the next step's name for the display."""
         self.step += 1
-        return f"[{self.label} {self.step}/{self.total}] {text}"
+        platform = f"{self.platform} " if self.conversion.options.several_platforms else ""
+        return f"[{platform}{self.label} {self.step}/{self.total}] {text}"
 
     def node_or_empty(self) -> Node:
         """Return the stage's node; a stage without layers is an empty directory."""

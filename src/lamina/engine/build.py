@@ -7,29 +7,33 @@ The steps, in order; each is a room below and nothing here knows how it does its
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict, replace
-from typing import Any, BinaryIO
+from itertools import chain
+from typing import BinaryIO
 
 from lamina.cancel import Cancel
 from lamina.checks.pragmas import BUILD_ARG as CHECK_ARG
-from lamina.dockerfile.convert import ConvertOptions, ResolvedBase, convert
+from lamina.dockerfile.convert import ConvertOptions, convert
 from lamina.dockerfile.parser import parse
 from lamina.engine import memo
 from lamina.engine.check import check_in_build
 from lamina.engine.options import BuildOptions, BuildResult, Environment
-from lamina.engine.outputs import Exporting, plan_outputs
+from lamina.engine.outputs import Built, Exporting, Plan, plan_outputs
 from lamina.engine.place import Place
+from lamina.engine.resolve import Resolver
 from lamina.engine.result_checks import check_built
 from lamina.engine.solve import Solver, SolveSettings
 from lamina.errors import InputError, NotYetError
 from lamina.llb.definition import load_definition
 from lamina.oci.platform import Platform, host_platform
-from lamina.oci.reference import Reference
 from lamina.patterns import parse_ignore
-from lamina.progress import Sink, StatusEvent, VertexEvent, WarningEvent
+from lamina.progress import Sink, StatusEvent, WarningEvent
 from lamina.session import Session
-from lamina.source.image import pin_key
+from lamina.store.files import read_capped
+
+MAX_IGNORE_BYTES = 16 << 20
 
 
 def build(
@@ -47,70 +51,68 @@ def build(
         Error: bad input, a failing step, a machine or network that will not do; nothing half-written stays.
     """
     _refuse_unsupported(options)
-    platform = _platform(options)
+    platforms = wanted_platforms(options)
     outputs = plan_outputs(options)
     dockerfile = parse(options.dockerfile, options.dockerfile_name)
-    progress = _Transfers(sink)
-    with Place(
+    place = Place(
         environment,
         cancel,
         credentials=session.credentials,
-        on_bytes=progress.moved,
-        platform=platform,
+        on_bytes=_Transfers(sink).moved,
+        platform=platforms[0],
         pull=options.pull,
-    ) as place:
-        pins: dict[str, tuple[str, str]] = {}
-        resolve = _Resolver(place, cancel, sink, pins)
-        converted = convert(dockerfile, convert_options(options, platform), resolve)
-        findings = check_in_build(dockerfile, options, platform, resolve.configs, sink)
-        for warning in converted.warnings:
+    )
+    with place:
+        resolve = Resolver(place, cancel, sink)
+        converted = [convert(dockerfile, convert_options(options, platform), resolve) for platform in platforms]
+        findings = check_in_build(dockerfile, options, platforms[0], resolve.configs, sink)
+        warnings = tuple(dict.fromkeys(warning for one in converted for warning in one.warnings))
+        for warning in warnings:
             sink(WarningEvent("", warning.message, url=warning.rule, source=warning.source))
-        settings = SolveSettings(
-            jobs=options.jobs,
-            files_wanted=outputs.files_wanted,
-            pack=outputs.layers_wanted,
-            trust_host=options.ca == "host",
-            shm_size=options.shm_size,
-            compression=outputs.compression,
-            source_date_epoch=options.source_date_epoch,
-        )
-        with Solver(place, session, sink, settings) as solver:
-            graph = load_definition(converted.definition)
-            observed = memo.observe(options.context, graph) if options.context else None
-            result = solver.solve(graph)
-            troubles = check_built(place, result, converted.image_config, platform, dockerfile, options, sink)
-            exporting = Exporting(
-                place,
-                outputs,
-                platform,
-                result,
-                lambda: solver.packer.finish(result),
-                converted.image_config,
-                options,
-                stdout,
-                sink,
-            )
-            built = exporting.run()
-        built = replace(
-            built,
+        with Solver(place, session, sink, _settings(options, outputs)) as solver:
+            graphs = [load_definition(one.definition) for one in converted]
+            observed = memo.observe(options.context, graphs[0]) if options.context else None
+            refs = solver.solve(graphs)
+            built = [
+                Built(platform, ref, one.image_config)
+                for platform, ref, one in zip(platforms, refs, converted, strict=True)
+            ]
+            troubles = [
+                check_built(place, one.ref, one.config, one.platform, dockerfile, options, sink) for one in built
+            ]
+            exporting = Exporting(place, outputs, built, solver.packer.finish, options, stdout, sink)
+            result = exporting.run()
+        result = replace(
+            result,
             timings=solver.timings,
-            warnings=(*findings, *(warning.message for warning in converted.warnings), *troubles),
+            warnings=tuple(dict.fromkeys([*findings, *(one.message for one in warnings), *chain(*troubles)])),
         )
-        memo.remember(place.state, asdict(options), observed, pins, built)
-        return built
+        memo.remember(place.state, asdict(options), observed, resolve.pins, result)
+        return result
+
+
+def _settings(options: BuildOptions, outputs: Plan) -> SolveSettings:
+    return SolveSettings(
+        jobs=options.jobs,
+        files_wanted=outputs.files_wanted,
+        pack=outputs.layers_wanted,
+        trust_host=options.ca == "host",
+        shm_size=options.shm_size,
+        compression=outputs.compression,
+        source_date_epoch=options.source_date_epoch,
+    )
 
 
 def _refuse_unsupported(options: BuildOptions) -> None:
-    if len(options.platforms) > 1:
-        raise NotYetError("several platforms in one build", hint="build one --platform at a time")
     if options.cache_from or options.cache_to:
         raise NotYetError("--cache-from and --cache-to")
     if options.ca not in ("", "host"):
         raise InputError(f"--ca takes 'host', not {options.ca!r}")
 
 
-def _platform(options: BuildOptions) -> Platform:
-    return Platform.parse(options.platforms[0]) if options.platforms else host_platform()
+def wanted_platforms(options: BuildOptions) -> list[Platform]:
+    """Return the platforms to build for, this machine's by default; each once."""
+    return list(dict.fromkeys(map(Platform.parse, options.platforms))) or [host_platform()]
 
 
 def convert_options(options: BuildOptions, platform: Platform) -> ConvertOptions:
@@ -122,6 +124,7 @@ def convert_options(options: BuildOptions, platform: Platform) -> ConvertOptions
         build_platform=host_platform(),
         labels=dict(options.labels),
         named_contexts=dict(options.build_contexts),
+        context_excludes=_context_excludes(options),
         no_cache=options.no_cache,
         no_cache_filter=tuple(options.no_cache_filter),
         network=options.network,
@@ -131,32 +134,20 @@ def convert_options(options: BuildOptions, platform: Platform) -> ConvertOptions
         exclude_patterns=tuple(parse_ignore(options.ignore)) if options.ignore is not None else (),
         source_date_epoch=options.source_date_epoch,
         hostname=options.hostname,
+        cgroup_parent=options.cgroup_parent,
+        several_platforms=len(options.platforms) > 1,
+        allow=frozenset(options.allow),
     )
 
 
-class _Resolver:
-    """What the frontend asks for base images; notes what each name was pinned to."""
-
-    def __init__(self, place: Place, cancel: Cancel, sink: Sink, pins: dict[str, tuple[str, str]]) -> None:
-        self._place, self._cancel, self._sink, self._pins = place, cancel, sink, pins
-        self.configs: dict[tuple[str, str], dict[str, Any]] = {}
-
-    def __call__(self, name: str, platform: Platform) -> ResolvedBase:
-        digest = "resolve:" + name
-        started = time.time()
-        shown = f"[internal] load metadata for {Reference.parse(name)}"
-        self._sink(VertexEvent(digest, shown, started=started))
-        try:
-            image = self._place.images.resolve(Reference.parse(name), platform, self._cancel)
-        except BaseException as error:
-            self._sink(VertexEvent(digest, shown, started=started, completed=time.time(), error=str(error)))
-            raise
-        self._sink(VertexEvent(digest, shown, started=started, completed=time.time()))
-        reference = Reference.parse(name)
-        if reference.digest is None:
-            self._pins[str(reference)] = (str(image.reference.digest), pin_key(reference, platform))
-        config = self.configs[str(reference), str(platform)] = dict(image.config.fields)
-        return ResolvedBase(str(image.reference), str(image.digest), config)
+def _context_excludes(options: BuildOptions) -> dict[str, tuple[str, ...]]:
+    """Return the rules of the ignore files in named contexts that are directories."""
+    found = {}
+    for name, source in options.build_contexts.items():
+        path = os.path.join(source, ".dockerignore")
+        if "://" not in source and os.path.isfile(path):
+            found[name] = tuple(parse_ignore(read_capped(path, MAX_IGNORE_BYTES)))
+    return found
 
 
 class _Transfers:

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 from lamina.cancel import Cancel
 from lamina.engine.options import BuildOptions, BuildResult, Environment
-from lamina.engine.outputs import Exporting, plan_outputs
+from lamina.engine.outputs import Built, Exporting, plan_outputs
 from lamina.engine.place import Place
 from lamina.engine.solve import Solver, SolveSettings
 from lamina.llb.definition import load_definition
@@ -51,8 +51,7 @@ def solve_definition(
         Place(environment, cancel, credentials=session.credentials, platform=platform, pull=options.pull) as place,
         Solver(place, session, sink, settings) as solver,
     ):
-        result = solver.solve(graph)
-        exporting = Exporting(
-            place, outputs, platform, result, lambda: solver.packer.finish(result), fields, options, stdout, sink
-        )
+        (ref,) = solver.solve([graph])
+        built = Built(platform, ref, fields)
+        exporting = Exporting(place, outputs, [built], solver.packer.finish, options, stdout, sink)
         return replace(exporting.run(), timings=solver.timings)

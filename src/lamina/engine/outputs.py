@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lamina.cancel import Cancel
 from lamina.engine.docker import docker_load
 from lamina.engine.options import BuildOptions, BuildResult
 from lamina.engine.place import Place
@@ -81,31 +81,40 @@ def plan_outputs(options: BuildOptions) -> Plan:
     return Plan(tuple(specs) or (OutputSpec("image"),), names, options.load)
 
 
-class Exporting:
-    """Carries one result to all outputs of a plan.
+class Built:
+    """What was built for one platform.
 
     Args:
-        rows: returns the chain's rows with their blobs packed, bottom first; asked once, only if layers are wanted.
-        config: the image config without rootfs; gets its creation times from the rows.
-        base_rows: layer ids that came with a base image.
+        ref: the file system.
+        config: the image config without rootfs; gets its creation times from the layers.
+    """
+
+    def __init__(self, platform: Platform, ref: LayerRef, config: Mapping[str, Any]) -> None:
+        self.platform, self.ref, self.config = platform, ref, config
+        self.packed: list[LayerRow] | None = None
+
+
+class Exporting:
+    """Carries what was built to all outputs of a plan.
+
+    Args:
+        rows: returns a chain's rows with their blobs packed, bottom first; asked once for each platform, only if
+            layers are wanted.
     """
 
     def __init__(
         self,
         place: Place,
         plan: Plan,
-        platform: Platform,
-        result: LayerRef,
-        rows: Callable[[], list[LayerRow]],
-        config: Mapping[str, Any],
+        built: Sequence[Built],
+        rows: Callable[[LayerRef], list[LayerRow]],
         options: BuildOptions,
         stdout: BinaryIO | None,
         sink: Sink,
     ) -> None:
-        self._place, self._plan, self._platform, self._ref = place, plan, platform, result
-        self._rows, self._config, self._options = rows, config, options
+        self._place, self._plan, self._built = place, plan, tuple(built)
+        self._rows, self._options = rows, options
         self._stdout, self._sink = stdout, sink
-        self._packed: list[LayerRow] | None = None
         self._vertex = "sha256:exporting"
 
     def run(self) -> BuildResult:
@@ -126,10 +135,13 @@ class Exporting:
         return self._result(outcomes)
 
     def _export(self, spec: OutputSpec, stdout: BinaryIO | None) -> Outcome:
-        platform = PlatformResult(self._platform, self._image, self._files)
-        rows = self._layers() if not spec.files_wanted else []
+        platforms = tuple(
+            PlatformResult(built.platform, partial(self._image, built), partial(self._files, built))
+            for built in self._built
+        )
+        rows = [] if spec.files_wanted else [row for built in self._built for row in self._layers(built)]
         result = Result(
-            platforms=(platform,),
+            platforms=platforms,
             store=self._place.store,
             names=self._plan.names,
             base_layers=frozenset(Digest(row.blob) for row in rows if row.origin and row.blob),
@@ -145,29 +157,27 @@ class Exporting:
         )
         return export(result, spec, surroundings)
 
-    def _layers(self) -> list[LayerRow]:
-        if self._packed is None:
-            self._packed = self._rows()
-        return self._packed
+    def _layers(self, built: Built) -> list[LayerRow]:
+        if built.packed is None:
+            built.packed = self._rows(built.ref)
+        return built.packed
 
-    def _image(self, media_types: str, annotations: Mapping[str, str]) -> Image:
-        rows = self._layers()
+    def _image(self, built: Built, media_types: str, annotations: Mapping[str, str]) -> Image:
+        rows = self._layers(built)
         blobs = []
         for row in rows:
             descriptor = row.descriptor()
             assert descriptor is not None and row.diff_id is not None
             blobs.append(LayerBlob(descriptor, Digest(row.diff_id)))
-        config = with_created(self._config, rows, self._options.source_date_epoch)
+        config = with_created(built.config, rows, self._options.source_date_epoch)
         merged = {**self._options.annotations, **annotations}
         return assemble(blobs, config, media_types=media_types, annotations=merged)
 
-    def _files(self) -> Iterable[Item]:
-        return self._iter_files(self._place.cancel)
-
-    def _iter_files(self, cancel: Cancel) -> Iterator[Item]:
-        view = self._place.layers.view(self._ref, cancel)
+    def _files(self, built: Built) -> Iterator[Item]:
+        cancel = self._place.cancel
+        view = self._place.layers.view(built.ref, cancel)
         first_name: dict[str, str] = {}
-        for entry in self._place.layers.union(self._ref, cancel).walk(""):
+        for entry in self._place.layers.union(built.ref, cancel).walk(""):
             cancel.check()
             if entry.kind != "f":
                 yield Item(entry)
@@ -182,7 +192,8 @@ class Exporting:
 
     def _fetch(self, descriptor: Descriptor) -> None:
         """Bring a base image's blob here because an output needs its bytes."""
-        row = next(row for row in self._layers() if row.blob == descriptor.digest)
+        rows = (row for built in self._built for row in self._layers(built))
+        row = next(row for row in rows if row.blob == descriptor.digest)
         self._place.images.fetch(row, self._place.cancel)
 
     def _progress(self, what: str, current: int, total: int) -> None:
@@ -194,8 +205,8 @@ class Exporting:
         image = next((outcome for outcome in outcomes if outcome.descriptor is not None), None)
         names = tuple(dict.fromkeys(name for outcome in outcomes for name in outcome.names))
         if image is None or image.descriptor is None:
-            return BuildResult(config=dict(self._config), names=names)
-        config = self._image("oci", {}).config.fields
+            return BuildResult(config=dict(self._built[0].config), names=names)
+        config = self._image(self._built[0], "oci", {}).config.fields
         metadata: dict[str, Any] = {
             "containerimage.digest": str(image.descriptor.digest),
             "containerimage.descriptor": image.descriptor.to_json(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,8 +108,8 @@ class Solver:
         self.worker.http.close()
         self.contexts.close()
 
-    def solve(self, graph: Graph) -> LayerRef:
-        """Return the root file system that the graph's target stands for.
+    def solve(self, graphs: Sequence[Graph]) -> list[LayerRef]:
+        """Return the root file systems that the graphs' targets stand for. What is equal in them is done once.
 
         A context file that changes while it is read spoils the keys made of it: everything is keyed once more, with
         what was finished taken from the cache. If it changes again, the build fails and names the file.
@@ -118,19 +118,25 @@ class Solver:
             Error: the first failure of a vertex, with its lines of the Dockerfile.
         """
         try:
-            return self._solve(graph)
+            return self._solve(graphs)
         except (ContentChangedError, ContextChangedError):
             self.contexts.reopen()
             self.worker.forget_contexts()
-            return self._solve(graph)
+            return self._solve(graphs)
 
-    def _solve(self, graph: Graph) -> LayerRef:
-        target, output = graph.target
-        worker = self.worker
-        self._has_steps = any(vertex.op.WhichOneof("op") == "exec" for vertex in graph.vertices)
-        worker.needs_tree = trees_needed(graph, [target] if self._settings.files_wanted else [])
-        vertices = load_vertices(graph, worker)
-        exported = _export_path(vertices, target) if self._settings.pack else set()
+    def _solve(self, graphs: Sequence[Graph]) -> list[LayerRef]:
+        worker, files = self.worker, self._settings.files_wanted
+        self._has_steps = any(vertex.op.WhichOneof("op") == "exec" for graph in graphs for vertex in graph.vertices)
+        worker.needs_tree = frozenset().union(
+            *(trees_needed(graph, [graph.target[0]] if files else []) for graph in graphs)
+        )
+        vertices: dict[str, Vertex] = {}
+        for graph in graphs:
+            vertices |= load_vertices(graph, worker)
+        targets = [graph.target for graph in graphs]
+        exported: set[str] = set()
+        for target, _ in targets if self._settings.pack else ():
+            exported |= _export_path(vertices, target)
 
         def on_resolved(vertex: Vertex, resolved: Resolved) -> None:
             if vertex.digest in exported and isinstance(resolved.results[0], LayerRef):
@@ -139,9 +145,9 @@ class Solver:
         records = Records(self._place.state, self._place.locks)
         jobs = self._settings.jobs or max(4, 2 * (os.cpu_count() or 1))
         runner = Runner(vertices, records, self._sink, self._place.cancel, jobs=jobs, on_resolved=on_resolved)
-        resolved = runner.solve([target])
-        result = resolved[target].results[output]
-        return worker.as_layers(result, self._place.cancel)
+        resolved = runner.solve(list(dict.fromkeys(target for target, _ in targets)))
+        results = [resolved[target].results[output] for target, output in targets]
+        return [worker.as_layers(result, self._place.cancel) for result in results]
 
     @property
     def timings(self) -> tuple[Timing, ...]:

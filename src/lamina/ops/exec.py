@@ -11,11 +11,13 @@ from typing import Any
 
 from lamina.cancel import Cancel
 from lamina.errors import Error, InputError, NotYetError, SourceRange
+from lamina.executor.emulation import check_can_run
 from lamina.executor.names import host_resolv_conf, hosts_file
 from lamina.executor.step import Step, StepResult, Ulimit
 from lamina.llb.identity import message_digest
 from lamina.ops.mounts import Mounts
 from lamina.ops.output import Output
+from lamina.ops.source import platform_of
 from lamina.ops.trust import trust_environment
 from lamina.ops.user import lookup_user
 from lamina.ops.worker import Worker
@@ -88,6 +90,7 @@ class ExecOp:
         Raises:
             StepFailedError: the command's exit code is not among the valid ones.
         """
+        check_can_run(platform_of(self._op), self._source)
         output = Output(context)
         with Mounts(self._exec, inputs, self._worker, context.cancel, self._source) as mounts:
             step = self._step(mounts, context.cancel)
@@ -128,6 +131,7 @@ class ExecOp:
             ulimits=tuple(Ulimit(limit.Name, limit.Soft, limit.Hard) for limit in meta.ulimit),
             readonly_root=mounts.readonly_root,
             cgroup_parent=meta.cgroupParent,
+            security="insecure" if self._exec.security == 1 else "sandbox",
         )
 
     def _user(self, root: LayerRef, user: str, cancel: Cancel) -> Any:

@@ -1,0 +1,65 @@
+"""What the frontend asks for base images: from the store, a registry, or an OCI layout that the user offers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lamina.cancel import Cancel
+from lamina.dockerfile.convert import ResolvedBase
+from lamina.engine.place import Place
+from lamina.oci.platform import Platform
+from lamina.oci.reference import Reference
+from lamina.progress import Sink, VertexEvent
+from lamina.source.image import ResolvedImage, pin_key
+from lamina.source.layout import find_in_layout, split_layout
+
+LAYOUT = "oci-layout://"
+
+
+class Resolver:
+    """Answers a conversion's questions, each shown as a vertex; notes what each name was pinned to.
+
+    Attributes:
+        configs: config of every image that was resolved, by full reference and platform.
+        pins: digest and key of the pin in the state file, for every name that was not pinned itself.
+    """
+
+    def __init__(self, place: Place, cancel: Cancel, sink: Sink) -> None:
+        self._place, self._cancel, self._sink = place, cancel, sink
+        self.configs: dict[tuple[str, str], dict[str, Any]] = {}
+        self.pins: dict[str, tuple[str, str]] = {}
+
+    def __call__(self, name: str, platform: Platform) -> ResolvedBase:
+        """Return the image behind a reference or an `oci-layout://DIRECTORY[:TAG][@DIGEST]`.
+
+        Raises:
+            Error: it cannot be had.
+        """
+        shown = name if name.startswith(LAYOUT) else str(Reference.parse(name))
+        digest, title = f"resolve:{name}:{platform}", f"[internal] load metadata for {shown}"
+        started = time.time()
+        self._sink(VertexEvent(digest, title, started=started))
+        try:
+            image = self._layout(name, platform) if name.startswith(LAYOUT) else self._image(name, platform)
+        except BaseException as error:
+            self._sink(VertexEvent(digest, title, started=started, completed=time.time(), error=str(error)))
+            raise
+        self._sink(VertexEvent(digest, title, started=started, completed=time.time()))
+        config = dict(image.config.fields)
+        return ResolvedBase(str(image.reference), str(image.digest), config)
+
+    def _image(self, name: str, platform: Platform) -> ResolvedImage:
+        reference = Reference.parse(name)
+        image = self._place.images.resolve(reference, platform, self._cancel)
+        if reference.digest is None:
+            self.pins[str(reference)] = (str(image.reference.digest), pin_key(reference, platform))
+        self.configs[str(reference), str(platform)] = dict(image.config.fields)
+        return image
+
+    def _layout(self, name: str, platform: Platform) -> ResolvedImage:
+        path, tag, digest = split_layout(name.removeprefix(LAYOUT))
+        reference = find_in_layout(Path(path), tag, digest)
+        self._place.images.offer_layout(reference.familiar().partition("@")[0], Path(path))
+        return self._place.images.from_layout(reference, platform)
