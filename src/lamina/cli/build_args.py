@@ -88,7 +88,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add(
         "path",
         metavar="PATH",
-        help="build context: a directory, the URL of an archive or Dockerfile, or - for one on stdin",
+        help="build context: a directory, a git repository, the URL of an archive or Dockerfile, - for one on stdin",
     )
     add("-f", "--file", default="", metavar="FILE", help="the Dockerfile (default PATH/Dockerfile; - for stdin)")
     add("-t", "--tag", action="append", default=[], metavar="NAME", help="name for the image (repeatable)")

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 MAX_DOCKERFILE = 16 << 20
 """Most bytes of a Dockerfile or ignore file."""
-_GIT = ("git://", "ssh://", "git@", "github.com/")
-_REMOTE = ("http://", "https://", *_GIT)
+_REMOTE = ("http://", "https://", "git://", "ssh://", "git@", "github.com/")
 _MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 
 
@@ -55,11 +54,6 @@ class Inputs:
 def is_remote(path: str) -> bool:
     """Tell whether PATH names something on a server; a directory of that very name comes first."""
     return path.startswith(_REMOTE) and not os.path.isdir(path)
-
-
-def looks_like_git(path: str) -> bool:
-    """Tell whether a remote PATH is a repository and not a file to download."""
-    return path.startswith(_GIT) or path.partition("#")[0].partition("?")[0].endswith(".git")
 
 
 def find_inputs(path: str, file: str, stdin: BinaryIO | None = None) -> Inputs:

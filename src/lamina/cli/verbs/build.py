@@ -164,7 +164,8 @@ def _fetch(request: Request, environment: Environment, sink: Sink, cancel: Cance
     def fetch(state: State, directory: str) -> None:
         fetch_files(state, directory, session, environment, sink, cancel)
 
-    return fetch_inputs(request.context, request.file, sys.stdin.buffer, fetch)
+    options: dict[str, Any] = {**request.options}
+    return fetch_inputs(request.context, request.file, sys.stdin.buffer, fetch, options["build_args"])
 
 
 def _session(request: Request, context: str, environment: Environment) -> LocalSession:
@@ -177,10 +178,16 @@ def _session(request: Request, context: str, environment: Environment) -> LocalS
     return LocalSession(
         contexts={"context": context, **options["build_contexts"]},
         secrets=request.secrets,
-        ssh=request.ssh,
+        ssh=request.ssh or _agent_for(request.context),
         environ=os.environ,
         credentials=stored_credentials(environment.docker_config or Path(), environment.search_path),
     )
+
+
+def _agent_for(path: str) -> dict[str, str]:
+    """Return the user's SSH agent where the context itself is fetched by ssh."""
+    agent = os.environ.get("SSH_AUTH_SOCK", "")
+    return {"default": agent} if agent and path.startswith(("ssh://", "git@")) else {}
 
 
 def _deliver(request: Request, config_digest: str, digest: str, metadata: dict[str, Any]) -> None:
