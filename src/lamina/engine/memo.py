@@ -14,6 +14,7 @@ from typing import Any
 
 from lamina.engine import fast
 from lamina.engine.options import BuildResult
+from lamina.git_url import is_commit
 from lamina.llb.definition import Graph
 from lamina.source.fingerprint import fingerprint
 from lamina.source.statcache import file_clock_ns, is_settled
@@ -53,6 +54,8 @@ def _is_pinned(source: Any) -> bool:
     identifier = str(source.identifier)
     if identifier.startswith(("http://", "https://")):
         return bool(source.attrs.get("http.checksum"))
+    if identifier.startswith("git://"):
+        return is_commit(identifier.partition("#")[2].partition(":")[0])
     return identifier.startswith(("docker-image://", "oci-layout://"))
 
 

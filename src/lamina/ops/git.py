@@ -40,6 +40,10 @@ class GitOp:
         """The commit, once it was looked up."""
         return self._pin
 
+    def prepare(self, context: RunContext) -> None:
+        """Look the ref up, beside the other sources of the build."""
+        self._resolve(context.cancel)
+
     def cache_map(self) -> CacheMap:
         """The commit and what is taken of it; the remote's address and the ref only where `.git` would tell them."""
         spec, pin = self._spec, self._resolve()
@@ -77,10 +81,10 @@ class GitOp:
                 self._located(error)
             raise
 
-    def _resolve(self) -> Pin:
+    def _resolve(self, cancel: Cancel | None = None) -> Pin:
         if self._pin is None:
             try:
-                self._pin = self._worker.git().resolve(self._spec, self._worker.cancel)
+                self._pin = self._worker.git().resolve(self._spec, cancel or self._worker.cancel)
             except Error as error:
                 raise self._located(error) from None
         return self._pin

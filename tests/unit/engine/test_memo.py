@@ -10,6 +10,7 @@ from lamina import llb
 from lamina.engine.memo import observe
 from lamina.llb.definition import load_definition
 
+COMMIT = "ab" * 20
 SHA = "sha256:" + "ab" * 32
 
 
@@ -19,6 +20,9 @@ SHA = "sha256:" + "ab" * 32
         (llb.image("debian"), True),
         (llb.http("http://h/f", checksum=SHA), True),
         (llb.http("http://h/f"), False),
+        (llb.git(f"https://h/r.git#{COMMIT}:sub"), True),
+        (llb.git("https://h/r.git#main"), False),
+        (llb.git("https://h/r.git", checksum=COMMIT), False),
         (llb.local("other"), False),
     ],
 )
