@@ -165,14 +165,16 @@ def same(what: str, ours: object, theirs: object) -> None:
 def judge_is_current(text: str) -> bool:
     """Tell whether the judge reads `text` as today's BuildKit does.
 
-    It reads flags byte by byte, which breaks letters above ASCII; it does not know `<< WORD` with a blank, nor the
-    directive `check` or, in the word of a here-document, `${v/p/r}`, `#` and `%`; its binding ends strings at a NUL.
+    It reads flags byte by byte, which breaks letters above ASCII (BuildKit still does so, we do not), and always with
+    the backslash as escape; it does not know `<< WORD` with a blank, nor the directive `check`, nor, in the word of a
+    here-document, `${v/p/r}`, `#` and `%`; its binding ends strings at a NUL.
     """
     return not (
         (not text.isascii() and "--" in text)
         or re.search(r"<<-?([\s\\`]|\Z)", text)
         or ("<<" in text and re.search(r"\$\{[^}]*[/#%]", text))
         or re.search(r"(?m)^\s*#\s*check\s*=", text)
+        or (re.search(r"(?mi)^\s*#\s*escape\s*=\s*`", text) and "--" in text and "\\" in text)
         or "\\u0000" in text
     )
 
@@ -202,18 +204,18 @@ def compare_all(text: str) -> bool:
     """
     try:
         theirs = official.parse_string(text)
-    except official.GoParseError:
-        theirs = None
+    except official.GoParseError as error:
+        theirs, complaint = None, str(error)
     try:
         dockerfile = parse(text)
     except InputError as error:
-        if theirs is not None and error.what.startswith(STRUCTURE):
+        behind_json = any(map(text_behind_json, text.split("\n")))  # may announce a here-document, today
+        if theirs is not None and error.what.startswith(STRUCTURE) and not behind_json:
             raise AssertionError(f"the judge takes what we refuse: {error}") from None
         return False
     if theirs is None:
-        joined = re.sub(r"[\\`][ \t]*\r?\n", "", text)
-        if any(map(text_behind_json, [*text.split("\n"), *joined.split("\n")])):
-            return False
+        if "strings only" in complaint:
+            return False  # an array of numbers with text behind it, which makes it shell form today
         raise AssertionError(f"the judge refuses what we take: {text!r}")
     ours = flatten(dockerfile)
     same("number of instructions", len(ours), len(theirs))
