@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lamina.cancel import Cancel
-from lamina.errors import Error, InputError, NetworkError, NotYetError
+from lamina.errors import Error, InputError, MachineError, NetworkError, NotYetError
 from lamina.git_url import read_remote
 from lamina.source.git_checkout import submodule_remote
 from lamina.source.git_program import GitError, GitProgram, Reporter, _Words
@@ -290,3 +290,13 @@ def test_transports_are_an_allow_list(tmp_path: Path, repository):
         with pytest.raises(GitError, match="not allowed"):
             git.run(["ls-remote", "--", url], Cancel())
     assert git.run(["ls-remote", "--", f"file://{repository.folder}"], Cancel(), protocols="file")
+
+
+def test_a_git_that_is_too_old(tmp_path: Path):
+    """One that does not know settings by environment would read its own, and send no secret."""
+    old = tmp_path / "git"
+    old.write_text("#!/bin/sh\necho git version 2.30.2\n")
+    old.chmod(0o755)
+
+    with pytest.raises(MachineError, match=r"2\.31 or newer"):
+        GitProgram(f"{tmp_path}:/bin:/usr/bin", tmp_path, {}).run(["help"], Cancel())
