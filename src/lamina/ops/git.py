@@ -14,7 +14,7 @@ from lamina.ops.worker import Worker
 from lamina.progress import LogEvent, StatusEvent
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.protocol import CacheMap, Result, RunContext
-from lamina.source.git_spec import GitSpec, Pin, parse_source
+from lamina.source.git_spec import GitSpec, Pin, parse_source, pin_without_asking
 
 if TYPE_CHECKING:
     from lamina.source.git_program import Reporter
@@ -84,7 +84,8 @@ class GitOp:
     def _resolve(self, cancel: Cancel | None = None) -> Pin:
         if self._pin is None:
             try:
-                self._pin = self._worker.git().resolve(self._spec, cancel or self._worker.cancel)
+                pin = pin_without_asking(self._spec)
+                self._pin = pin or self._worker.git().resolve(self._spec, cancel or self._worker.cancel)
             except Error as error:
                 raise self._located(error) from None
         return self._pin

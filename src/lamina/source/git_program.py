@@ -27,6 +27,7 @@ from lamina.errors import Error, MachineError, NetworkError
 _MAX_OUTPUT = 64 << 20
 _MAX_ERRORS = 256 << 10
 _GRACE_S = 5.0
+_OLDEST = (2, 31)
 _PROGRESS = re.compile(rb"(?:remote: )?([A-Z][a-z]+ [a-z]+):\s+\d+% \((\d+)/(\d+)\)")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 _SETTINGS = (
@@ -104,6 +105,7 @@ class GitProgram:
     def __init__(self, search_path: str, work: Path, proxies: Mapping[str, str], ca_file: str = "") -> None:
         self._program = _find(search_path)
         self._work = work
+        self._checked = False
         self._environment = {
             "PATH": search_path,
             "LC_ALL": "C",
@@ -143,9 +145,44 @@ class GitProgram:
             protocols: which transports may be used.
 
         Raises:
-            GitError: it failed; CancelledError; NetworkError: more output than `max_output`.
+            GitError: it failed; CancelledError; NetworkError: more output than `max_output`; MachineError: git is too
+                old.
         """
-        access, report = access or Access(), report or Reporter()
+        self._check_version(cancel)
+        return self._run(
+            list(arguments),
+            cancel,
+            git_dir,
+            work_tree,
+            index,
+            access or Access(),
+            protocols,
+            report or Reporter(),
+            max_output,
+        )
+
+    def _check_version(self, cancel: Cancel) -> None:
+        """Settings by environment came with 2.31: an older git would go its own way without a word."""
+        if self._checked:
+            return
+        said = self._run(["version"], cancel).decode("utf-8", "replace").strip()
+        match = re.match(r"git version (\d+)\.(\d+)", said)
+        if match is None or (int(match[1]), int(match[2])) < _OLDEST:
+            raise MachineError(f"git sources need git 2.31 or newer, and here is {said[:60]!r}", where=self._program)
+        self._checked = True
+
+    def _run(
+        self,
+        arguments: list[str],
+        cancel: Cancel,
+        git_dir: Path | None = None,
+        work_tree: Path | None = None,
+        index: Path | None = None,
+        access: Access = Access(),
+        protocols: str = "",
+        report: Reporter = Reporter(),
+        max_output: int = _MAX_OUTPUT,
+    ) -> bytes:
         environment = self._environment | dict(access.variables) | {"GIT_ALLOW_PROTOCOL": protocols}
         places = {"GIT_DIR": git_dir, "GIT_WORK_TREE": work_tree, "GIT_INDEX_FILE": index}
         environment |= {name: str(path) for name, path in places.items() if path is not None}

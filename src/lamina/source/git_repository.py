@@ -88,19 +88,26 @@ class GitRepository:
         self._create(pin.object_format, cancel)
         (self.path / "shallow.lock").unlink(missing_ok=True)  # left by a killed fetch; we hold the remote's lock
         wanted = f"+{pin.object}:{kept_ref(pin.object)}"
-        for options, refspecs in (
-            (["--depth=1"], [wanted]),
-            ([], [wanted]),
-            (["--prune"], ["+refs/*:refs/remote/*"]),
-        ):
-            try:
-                self._fetch_some([*options, *self._unshallow(options)], refspecs, access, cancel, report)
-                break
-            except GitError as error:
-                if not (_NO_SHALLOW.search(error.text) or _NOT_ADVERTISED.search(error.text)) or "--prune" in options:
-                    raise
+        try:
+            self._fetch_depth_1_or_all([wanted], access, cancel, report)
+        except GitError as error:
+            if not _NOT_ADVERTISED.search(error.text):
+                raise
+            refspecs = ["+refs/heads/*:refs/remote/heads/*", "+refs/tags/*:refs/remote/tags/*"]
+            if pin.ref and not pin.ref.startswith(("refs/heads/", "refs/tags/")):
+                refspecs.append(f"+{pin.ref}:refs/remote/other")
+            self._fetch_some(["--prune", *self._unshallow()], refspecs, access, cancel, report)
         if not self.has(pin.object, cancel):
             self._keep(pin, cancel)
+
+    def _fetch_depth_1_or_all(self, refspecs: list[str], access: Access, cancel: Cancel, report: Reporter) -> None:
+        """Fetch one commit; from a server that cannot cut the history off, with all of it."""
+        try:
+            self._fetch_some(["--depth=1"], refspecs, access, cancel, report)
+        except GitError as error:
+            if not _NO_SHALLOW.search(error.text):
+                raise
+            self._fetch_some(self._unshallow(), refspecs, access, cancel, report)
 
     def _fetch_some(
         self, options: list[str], refspecs: list[str], access: Access, cancel: Cancel, report: Reporter
@@ -109,9 +116,9 @@ class GitRepository:
         arguments = [*fixed, *options, "--", self._remote.address, *refspecs]
         self._git.run(arguments, cancel, git_dir=self.path, access=access, report=report)
 
-    def _unshallow(self, options: list[str]) -> list[str]:
+    def _unshallow(self) -> list[str]:
         """With the whole history wanted, what earlier fetches cut off is wanted too."""
-        return ["--unshallow"] if "--depth=1" not in options and (self.path / "shallow").exists() else []
+        return ["--unshallow"] if (self.path / "shallow").exists() else []
 
     def _keep(self, pin: Pin, cancel: Cancel) -> None:
         """After a fetch of everything: is the object among it?"""
