@@ -33,7 +33,7 @@ DIFFERENT = {
     "json-args-healthcheck": "BuildKit's rule is about CMD and ENTRYPOINT only",
     "workdir-variable": "hadolint does not put variables in",
     "workdir-windows": "hadolint takes C: for a root",
-    "undefined-from-platform": "hadolint wants no --platform but BUILDPLATFORM and TARGETPLATFORM; BuildKit no constant",
+    "undefined-from-platform": "hadolint wants BUILDPLATFORM or TARGETPLATFORM, BuildKit just no constant",
     "platform-redundant": "the same",
     "platform-global": "the same",
 }
