@@ -126,7 +126,9 @@ class _Walk:
         state.env.setdefault("PATH", DEFAULT_PATH)
         walk = _StageWalk(self.words, state, self.options.build_args, self.globals, self.known_names)
         for step in below.items(ins.Onbuild) if below else ():
-            if isinstance(step.item, ins.Onbuild) and self.triggers.take(1):
+            if not self.triggers.take(1):
+                break
+            if isinstance(step.item, ins.Onbuild):
                 walk.step(step.item.trigger)
         steps = tuple([walk.step(item) for item in stage.instructions])
         return StageView(stage, image, platform, below, True, steps, state)
