@@ -46,7 +46,7 @@ def run_checks(
                 if len(kept) >= MAX_FINDINGS:
                     break
         found += kept.values()
-    return tuple(sorted(found, key=lambda finding: (finding.source.start, finding.source.end, finding.rule.id)))
+    return tuple(sorted(found, key=lambda finding: finding.order))
 
 
 def wishes_of(dockerfile: Dockerfile, options: CheckOptions) -> Wishes:

@@ -148,6 +148,11 @@ class Finding:
     detail: tuple[str, ...] = ()
     fix: Fix | None = None
 
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """What findings are sorted by: the lines, then the rule."""
+        return (self.source.start, self.source.end, self.rule.id)
+
     def line(self) -> str:
         """Return the finding in one line: rule, message, place."""
         return f"{self.rule.id}: {self.message} ({self.source.file}:{self.source.start})"

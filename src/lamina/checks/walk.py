@@ -4,8 +4,8 @@ In: the parsed file and `view.CheckOptions`. Out: a `view.View`. The walk knows 
 scope, what stages inherit from each other, what was set before), but makes no graph, so it needs nothing and asks
 nobody. Where conversion would fail it goes on with what it has: errors are conversion's to tell.
 
-Invariants: linear in the file, but for the variables that a stage inherits; nothing here raises for what the file
-says.
+Invariants: linear in the file; what is not (variables and triggers that stages inherit) is bounded, see `_Budget`.
+Nothing here raises for what the file says.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Walk:
         self.defaults = _built_in(options, options.target or dockerfile.stages[-1].name)
         self.globals = self._global_args(options.build_args) or dict(self.defaults)
         self.by_name: dict[str, int] = {}
-        self.budget = _Budget()
+        self.known_names, self.inherited, self.triggers = _Budget(100_000), _Budget(2_000_000), _Budget(50_000)
         self.views: list[StageView] = []
 
     def view(self) -> View:
@@ -122,15 +122,21 @@ class _Walk:
         below = self.views[number] if number is not None else None
         if not reachable:
             return StageView(stage, image, platform, below, False, (), State(sure=False))
-        state = below.end.copy() if below else self._start(image.result, platform.result, stage.name)
+        state = self._inherit(below.end) if below else self._start(image.result, platform.result, stage.name)
         state.env.setdefault("PATH", DEFAULT_PATH)
-        walk = _StageWalk(self.words, state, self.options.build_args, self.globals, self.budget)
-        if below:
-            for step in below.items(ins.Onbuild):
-                assert isinstance(step.item, ins.Onbuild)
+        walk = _StageWalk(self.words, state, self.options.build_args, self.globals, self.known_names)
+        for step in below.items(ins.Onbuild) if below else ():
+            if not self.triggers.take(1):
+                break
+            if isinstance(step.item, ins.Onbuild):
                 walk.step(step.item.trigger)
         steps = tuple([walk.step(item) for item in stage.instructions])
         return StageView(stage, image, platform, below, True, steps, state)
+
+    def _inherit(self, end: State) -> State:
+        """Return the state that a stage begins with that is based on another."""
+        size = len(end.env) + len(end.args) + len(end.declared)
+        return end.copy() if self.inherited.take(size) else State(sure=False)
 
     def _start(self, image: str, platform: str, name: str) -> State:
         """Return the state that an image leaves a stage in."""
@@ -150,14 +156,14 @@ class _Walk:
 
 
 class _Budget:
-    """How many names may still be noted beside undefined variables: copying scopes must not cost more than the file."""
+    """How much more work may be done that is not in proportion to the file; checks then know less."""
 
-    def __init__(self) -> None:
-        self._left = 100_000
+    def __init__(self, total: int) -> None:
+        self._left = total
 
-    def take(self, names: int) -> bool:
-        """Tell whether so many more fit."""
-        self._left -= names
+    def take(self, amount: int) -> bool:
+        """Tell whether so much more fits."""
+        self._left -= amount
         return self._left >= 0
 
 

@@ -65,7 +65,7 @@ def build(
     with place:
         resolve = Resolver(place, cancel, sink)
         converted = [convert(dockerfile, convert_options(options, platform), resolve) for platform in platforms]
-        findings = check_in_build(dockerfile, options, platforms[0], resolve.configs, sink)
+        findings = check_in_build(dockerfile, options, platforms, resolve.configs, sink)
         warnings = tuple(dict.fromkeys(warning for one in converted for warning in one.warnings))
         for warning in warnings:
             sink(WarningEvent("", warning.message, url=warning.rule, source=warning.source))

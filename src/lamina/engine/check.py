@@ -40,16 +40,17 @@ Configs = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
 def check_in_build(
-    dockerfile: Dockerfile, options: BuildOptions, platform: Platform, configs: Configs, sink: Sink
+    dockerfile: Dockerfile, options: BuildOptions, platforms: Sequence[Platform], configs: Configs, sink: Sink
 ) -> tuple[str, ...]:
-    """Check what a build is about to build; return the findings, one line each, after telling them to `sink`.
+    """Check what a build is about to build for these platforms; return the findings, one line each.
+
+    They are told to `sink` too.
 
     Raises:
         InputError: the `check` directive is wrong, or it makes the findings an error.
     """
-    known = _known_configs(configs)
-    check_options = replace(_check_options(options, platform, known), all_stages=False)
-    findings = run_checks(dockerfile, check_options)
+    check_options = replace(_check_options(options, platforms[0], _known_configs(configs)), all_stages=False)
+    findings = _findings(dockerfile, check_options, platforms)
     for finding in findings[:_MAX_EVENTS]:
         sink(_event(finding))
     if len(findings) > _MAX_EVENTS:
@@ -68,15 +69,25 @@ def check(options: BuildOptions, session: Session, environment: Environment, can
     except InputError as error:
         text = error.source.text if error.source is not None else options.dockerfile.decode("utf-8", "replace")
         return Report(name, text, error=error)
-    platform = Platform.parse(options.platforms[0]) if options.platforms else host_platform()
+    platforms = list(map(Platform.parse, options.platforms)) or [host_platform()]
+    platform = platforms[0]
     with _Bases(session, environment, cancel, platform, pull=options.pull) as bases:
         check_options = _check_options(options, platform, bases.config)
         try:
-            findings = run_checks(dockerfile, check_options)
+            findings = _findings(dockerfile, check_options, platforms)
         except InputError as error:  # the directive itself
             return Report(name, dockerfile.text, error=error, notes=bases.notes())
         obstacle = _conversion_error(dockerfile, options, platform, bases)
         return Report(name, dockerfile.text, findings, obstacle, bases.notes())
+
+
+def _findings(dockerfile: Dockerfile, options: CheckOptions, platforms: Sequence[Platform]) -> tuple[Finding, ...]:
+    """Return what is found for any of the platforms; what is true of several is said once."""
+    found: dict[tuple[str, int, str], Finding] = {}
+    for platform in platforms:
+        for finding in run_checks(dockerfile, replace(options, platform=platform)):
+            found.setdefault((finding.rule.id, finding.source.start, finding.message), finding)
+    return tuple(sorted(found.values(), key=lambda finding: finding.order))
 
 
 def _event(finding: Finding) -> WarningEvent:

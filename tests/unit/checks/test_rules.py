@@ -212,3 +212,17 @@ def test_findings_are_in_the_order_of_the_file() -> None:
         (2, "JSONArgsRecommended"),
         (3, "UndefinedVar"),
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM scratch AS a\n" + "ONBUILD USER x\n" * 3000 + "FROM a\n" * 3000,
+        "FROM scratch AS s0\n" + "".join(f"FROM s{i} AS s{i + 1}\nENV a{i}=1 b{i}=1\n" for i in range(5000)),
+        "FROM scratch\n" + "".join(f"ENV a{i}=$u{i}\n" for i in range(10000)),
+    ],
+    ids=["triggers", "inherited", "undefined"],
+)
+def test_hostile_files_are_bounded(text: str) -> None:
+    """F1: what grows with the square of the file is cut short (the suite's time limit is the judge)."""
+    assert len(run_checks(parse(text), CheckOptions())) <= 200
