@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from support.bases import find_busybox
 from support.command import Lamina
 
 pytestmark = [
@@ -24,7 +26,7 @@ def context(tmp_path: Path) -> Path:
     """A context with a program, and a Dockerfile that two rules have to say something about."""
     folder = tmp_path / "context"
     folder.mkdir()
-    (folder / "app").write_text("program\n")
+    shutil.copy(find_busybox(), folder / "app")
     (folder / "Dockerfile").write_text(BAD)
     return folder
 
@@ -96,9 +98,10 @@ class TestBesideABuild:
     def test_warnings_at_the_end(self, lamina: Lamina, context: Path) -> None:
         """Rule, line, excerpt, page; the build succeeds."""
         done = lamina.build(context, "-t", "x")
-        end = done.stderr[done.stderr.index("2 warnings:") :]
+        end = done.stderr[done.stderr.index("3 warnings:") :]
 
         assert " - JSONArgsRecommended: CMD in shell form" in end
+        assert " - ShellMissing: CMD is written in shell form but the image has no /bin/sh" in end
         assert "(Dockerfile:3)" in end
         assert "3 | CMD /app" in end
         assert "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/" in end
