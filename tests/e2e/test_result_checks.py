@@ -61,6 +61,14 @@ def test_a_dynamic_program_of_this_machine_on_scratch(lamina: Lamina, tmp_path: 
     assert rules(found) == ["LoaderMissing"]
 
 
+def test_files_that_are_not_exported_as_an_image_are_left_alone(lamina: Lamina, tmp_path: Path):
+    """The usual way to build a program for this machine: `-o type=local`."""
+    context = write(tmp_path / "ctx", 'FROM scratch\nCOPY ls /ls\nENTRYPOINT ["/ls"]\n')
+    shutil.copy(shutil.which("ls") or "/bin/ls", context / "ls")
+
+    assert warnings(lamina, context, "-o", f"type=local,dest={tmp_path / 'out'}") == []
+
+
 def test_a_glibc_program_on_a_musl_base(lamina: Lamina, tmp_path: Path):
     context = busybox_context(tmp_path / "ctx", 'COPY ls /usr/bin/real-ls\nCMD ["real-ls"]\n')
     write_elf(context / "rootfs/lib/ld-musl-x86_64.so.1", soname="libc.musl-x86_64.so.1")

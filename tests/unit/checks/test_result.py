@@ -116,7 +116,13 @@ class TestLoader:
         for number in range(9):
             write_elf(files / f"usr/bin/tool{number}", interpreter=GLIBC)
 
-        assert rules(check()) == ["LoaderMissing"] * 3
+        assert rules(check(Cmd=["/usr/bin/tool5"])) == ["LoaderMissing"] * 4
+
+    def test_an_image_that_starts_nothing_carries_files_only(self, files: Path, check: Check):
+        """`FROM scratch` with a program for others to copy is no image to run."""
+        write_elf(files / "app", interpreter=GLIBC)
+
+        assert check() == []
 
 
 class TestArchitecture:
