@@ -255,7 +255,7 @@ class _Reader:
     def _bytes(self, offset: int, length: int, what: str) -> bytes:
         """Return exactly these bytes."""
         if offset + length > self._size:
-            raise ElfError(f"an ELF file whose {what} lies beyond its end")
+            raise ElfError(f"an ELF file that ends before its {what}")
         data = self._read_at(offset, length)
         if len(data) != length:
             raise ElfError(f"an ELF file that ends in its {what}")

@@ -100,6 +100,7 @@ class TestBesideABuild:
         end = done.stderr[done.stderr.index(" warnings:") :]
 
         assert " - JSONArgsRecommended: CMD in shell form" in end
+        assert " - ShellMissing: CMD is written in shell form but the image has no /bin/sh" in end
         assert "(Dockerfile:3)" in end
         assert "3 | CMD /app" in end
         assert "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/" in end

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from lamina.oci.platform import host_platform
 from support.bases import busybox_context, debian_rootfs, find_busybox
 from support.command import Lamina
-from support.elves import ARM64, write_elf
+from support.elves import AMD64, ARM64, write_elf
 
 pytestmark = [
     pytest.mark.e2e,
@@ -60,6 +61,14 @@ def test_a_dynamic_program_of_this_machine_on_scratch(lamina: Lamina, tmp_path: 
     assert rules(found) == ["LoaderMissing"]
 
 
+def test_files_that_are_not_exported_as_an_image_are_left_alone(lamina: Lamina, tmp_path: Path):
+    """The usual way to build a program for this machine: `-o type=local`."""
+    context = write(tmp_path / "ctx", 'FROM scratch\nCOPY ls /ls\nENTRYPOINT ["/ls"]\n')
+    shutil.copy(shutil.which("ls") or "/bin/ls", context / "ls")
+
+    assert warnings(lamina, context, "-o", f"type=local,dest={tmp_path / 'out'}") == []
+
+
 def test_a_glibc_program_on_a_musl_base(lamina: Lamina, tmp_path: Path):
     context = busybox_context(tmp_path / "ctx", 'COPY ls /usr/bin/real-ls\nCMD ["real-ls"]\n')
     write_elf(context / "rootfs/lib/ld-musl-x86_64.so.1", soname="libc.musl-x86_64.so.1")
@@ -101,12 +110,30 @@ def test_a_dead_entrypoint_a_script_from_windows_and_shell_form_on_scratch(lamin
 
 def test_a_program_for_another_processor(lamina: Lamina, tmp_path: Path):
     context = busybox_context(tmp_path / "ctx", 'COPY app /usr/bin/app\nRUN true\nCMD ["app"]\n')
-    write_elf(context / "app", machine=ARM64, kind=2)
+    here = host_platform().architecture
+    machine, foreign = (AMD64, "amd64") if here == "arm64" else (ARM64, "arm64")
+    write_elf(context / "app", machine=machine, kind=2)
 
-    found = warnings(lamina, context, "--platform=linux/amd64")
+    found = warnings(lamina, context)
 
     assert rules(found) == ["WrongArchitecture"]
-    assert "arm64" in found[0] and "linux/amd64" in found[0]
+    assert f"built for {foreign}, the image for linux/{here}" in found[0]
+
+
+def test_a_base_image_is_not_blamed_but_what_it_starts_is(lamina: Lamina, tmp_path: Path):
+    """A program in a base is somebody else's, until this build makes it the entry point; the base is only a blob."""
+    base = write(tmp_path / "base", "FROM scratch\nCOPY bin /usr/bin/\n")
+    write_elf(base / "bin/broken", interpreter="/lib/gone.so.1", machine=_machine())
+    lamina.build(base, "-t", "base")
+    silent = write(tmp_path / "silent", "FROM base\nCOPY Dockerfile /\n")
+    starts = write(tmp_path / "starts", 'FROM base\nCOPY Dockerfile /\nCMD ["broken"]\n')
+
+    assert warnings(lamina, silent) == []
+    assert rules(warnings(lamina, starts)) == ["LoaderMissing"]
+
+
+def _machine() -> int:
+    return ARM64 if host_platform().architecture == "arm64" else AMD64
 
 
 @pytest.mark.parametrize("form", ["", "RUN true\n"], ids=["blob only", "tree"])

@@ -101,10 +101,10 @@ def test_only_headers_are_read_however_large_the_file():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "beyond its end"),
+        (b"", "ends before its header"),
         (b"#!/bin/sh\n" + bytes(100), "not an ELF"),
         (b"\x7fELF\x03\x01\x01" + bytes(100), "unknown class"),
-        (make_elf(interpreter=LOADER)[:80], "program headers lies beyond"),
+        (make_elf(interpreter=LOADER)[:80], "ends before its program headers"),
         (make_elf(interpreter="x" * 5000), "5001 bytes"),
         (make_elf(needed=("lib.so",) * 1025), "needs 1025 libraries"),
         (make_elf(needed=("x" * 5000,)), "more than 4095 bytes"),

@@ -56,7 +56,9 @@ def check_result(image: ImageView) -> list[Trouble]:
     starts = Starts(image)
     starts.run()
     programs = Programs(image)
-    found = [*starts.troubles, *programs.started(starts.programs), *programs.others()]
+    found = [*starts.troubles, *programs.started(starts.programs)]
+    if any(image.commands()):  # otherwise it only carries files to somewhere else
+        found += programs.others()
     for check in (check_user, check_workdir, check_zone):
         found += check(image)
     return list(dict.fromkeys(_shown(trouble) for trouble in found))

@@ -117,7 +117,7 @@ class Programs:
         has = self._libc()
         musl = posixpath.basename(elf.interpreter).startswith("ld-musl-")
         wants = "musl" if musl else "glibc"
-        detail = (f"the kernel answers 'no such file or directory' for {elf.interpreter}, not for the program",)
+        detail = (f"when it is run the kernel says 'no such file or directory', which means {elf.interpreter}",)
         if has and has != wants and (musl or _is_glibc(elf.interpreter)):
             base = "a Debian or Ubuntu stage" if musl else "an Alpine stage"
             run = "an Alpine base" if musl else "a glibc base such as debian:stable-slim"
@@ -176,7 +176,6 @@ class Programs:
 def _library_trouble(who: str, path: str, missing: list[Missing], about: str) -> Trouble:
     names = ", ".join(item.name for item in missing[:_MAX_NAMES])
     more = f" and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
-    verb = "which is" if len(missing) == 1 else "which are"
     detail = []
     for item in missing[:_MAX_NAMES]:
         package = _PACKAGES.get(item.name.partition(".so")[0] + ".so")
@@ -185,8 +184,8 @@ def _library_trouble(who: str, path: str, missing: list[Missing], about: str) ->
             detail.append(f"{item.name}{wanted_by}{': in ' + package if package else ''}")
     return Trouble(
         "LibraryMissing",
-        f"{who} needs {names}{more}, {verb} where no loader looks: install the package that brings it in the final "
-        "stage, copy it to /usr/local/lib, or link statically",
+        f"{who} needs {names}{more}, which its loader would not find in the image: install what brings it in the "
+        "final stage, copy it to /usr/local/lib, or link statically",
         about,
         tuple(detail),
     )

@@ -71,16 +71,18 @@ class Starts:
         """Say that the first word is no program."""
         image, about, name = self._image, command.about, command.words[0]
         if command.by_shell:
+            form = f"{about} CMD" if about == "HEALTHCHECK" else about
             self._add(
                 "ShellMissing",
                 f"{about} is written in shell form but the image has no {name}: write it as a JSON array, "
-                f'{about} ["program", "argument"], or add a shell',
+                f'{form} ["program", "argument"], or add a shell',
                 about,
             )
         elif place.dangling:
-            target = f"a link to {place.dangling}, which is not in the image"
-            target = "a link that leads to itself" if place.dangling == "itself" else target
-            self._add("ProgramMissing", f"{about} runs {path}, {target}: copy what the link points to as well", about)
+            what = f"a link to {place.dangling}, which is not in the image: copy what it points to as well"
+            if place.dangling == "itself":
+                what = "a link that leads back to itself: let it point to the program"
+            self._add("ProgramMissing", f"{about} runs {path}, {what}", about)
         elif place.entry is not None and place.entry.kind == "d":
             inside = [child for child in image.tree.children(place.path) if child == posixpath.basename(name)]
             hint = f"name the program in it, {path}/{inside[0]}" if inside else "name the program in it"
@@ -149,12 +151,11 @@ class Starts:
                 "ProgramMissing", f"{command.about} runs {path}, {program.damaged}: build it again", command.about
             )
         elif place.entry is not None and (not place.entry.size or _is_text(program.head)):
-            what = "an empty file" if not place.entry.size else "a text without a first line such as #!/bin/sh"
-            self._add(
-                "ScriptInterpreterMissing",
-                f"{command.about} runs {path}, {what}: the kernel says 'exec format error'; put the line there",
-                command.about,
-            )
+            what = "a text without a first line such as #!/bin/sh: put that line there"
+            if not place.entry.size:
+                what = "an empty file: look at the step that makes it"
+            text = f"{command.about} runs {path}, {what} (the kernel would say 'exec format error')"
+            self._add("ScriptInterpreterMissing", text, command.about)
 
     def _interpreter(self, about: str, path: str, script: Program) -> tuple[str, Place] | None:
         """Return what runs a script, saying so when it is not there."""

@@ -11,6 +11,7 @@ from lamina.dockerfile import instructions as ins
 from lamina.dockerfile.graph import Node, inputs_of
 from lamina.errors import InputError, SourceRange
 from lamina.git_url import GitOptions, GitUrl, parse_git_url, to_source
+from lamina.layer.recipe_options import parse_mode
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.oci.digest import Digest
 
@@ -135,7 +136,11 @@ def _add_source(actions: _Actions, text: str, given: _Given, state: StageState, 
         actions.copy(origin, _dressed(copy, given, actions))
         return
     if given.checksum or (isinstance(item, ins.Add) and item.keep_git_dir is not None):
-        raise InputError("--checksum and --keep-git-dir are for remote sources", source=given.source)
+        raise InputError(
+            "--checksum and --keep-git-dir are for remote sources",
+            source=given.source,
+            hint="remove them, or name a URL",
+        )
     from_ = item.from_ if isinstance(item, ins.Copy) else ""
     if from_:
         origin = conversion.source_of(from_, state, given.source) or conversion.empty()
@@ -233,10 +238,15 @@ def _dressed(copy: pb.FileActionCopy, given: _Given, actions: _Actions) -> pb.Fi
 def _mode(text: str, source: SourceRange) -> tuple[int, str]:
     if text and all(digit in "01234567" for digit in text):
         if int(text, 8) > 0o7777:
-            raise InputError(f"--chmod={text} is larger than 7777", source=source)
+            raise InputError(f"--chmod={text} is larger than 7777", source=source, hint="for example --chmod=0755")
         return int(text, 8), ""
     if text[:1].isdigit():
         raise InputError(f"--chmod={text} is not octal", source=source, hint="for example 755, or u=rwX,go=rX")
+    try:
+        parse_mode(text)
+    except InputError as error:
+        error.source, error.hint = source, error.hint or "for example --chmod=0755 or --chmod=u=rwX,go=rX"
+        raise
     return -1, text
 
 

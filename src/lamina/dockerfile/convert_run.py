@@ -145,7 +145,7 @@ class _Builder:
 
     def _dest(self, mount: ins.Mount) -> str:
         if not mount.target:
-            raise InputError(f"--mount=type={mount.type} needs a target", source=self._source)
+            raise InputError(f"--mount=type={mount.type} needs a target", source=self._source, hint="add target=/path")
         return self._state.absolute(mount.target).rstrip("/") or "/"
 
     def _from(self, mount: ins.Mount) -> Node | None:
@@ -157,7 +157,11 @@ class _Builder:
         selector = posixpath.normpath("/" + mount.source)
         dest = self._dest(mount)
         if dest == "/":
-            raise InputError("nothing can be mounted over the root", source=self._source)
+            raise InputError(
+                "nothing can be mounted over the root",
+                source=self._source,
+                hint="name a directory below it: target=/src",
+            )
         self.mounts.append(
             pb.Mount(
                 input=self._input(self._from(mount)),

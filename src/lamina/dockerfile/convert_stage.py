@@ -21,6 +21,10 @@ from lamina.oci.platform import Platform
 
 COMMENT = "buildkit.dockerfile.v0"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+MAX_PATH = 4096
+"""PATH_MAX of Linux; also keeps chains of relative directories from growing without bound."""
+MAX_VARIABLE, MAX_ENVIRONMENT = 128 << 10, 1 << 20
+"""Most characters of one variable (MAX_ARG_STRLEN: no process could be given more), and of all together."""
 _NOT_INHERITED = (
     *("Image", "Hostname", "Domainname", "AttachStdin", "AttachStdout", "AttachStderr"),
     *("Tty", "OpenStdin", "StdinOnce"),
@@ -73,7 +77,11 @@ def _platform(stage: ins.Stage, conversion: Conversion) -> Platform:
             source=stage.base.source,
             hint="only ARGs from before the first FROM and the platform ARGs are known here",
         )
-    return Platform.parse(text)
+    try:
+        return Platform.parse(text)
+    except InputError as error:
+        error.source, error.hint = stage.base.source, error.hint or "write it as linux/amd64 or linux/arm/v7"
+        raise
 
 
 class StageState:
@@ -151,9 +159,18 @@ class StageState:
     def declare(self, name: str, value: str | None) -> None:
         """Take an ARG: part of the environment of steps from here on, not of the image."""
         if value is not None:
+            self._check_size(name, value)
             self._variables.pop(name, None)
             self._variables[name] = value
         self.declared[name] = value or ""
+
+    def _check_size(self, name: str, value: str) -> None:
+        """Refuse variables that no process could be started with."""
+        if len(name) + len(value) > MAX_VARIABLE:
+            raise InputError(f"the variable {name[:80]} has {len(value):,} characters; at most {MAX_VARIABLE:,} work")
+        total = sum(len(key) + len(text) for key, text in self._variables.items()) + len(value)
+        if total > MAX_ENVIRONMENT:
+            raise InputError(f"all variables together have more than {MAX_ENVIRONMENT:,} characters")
 
     def expand(self, text: str, source: SourceRange) -> str:
         """Return one word with its variables put in."""
@@ -165,6 +182,7 @@ class StageState:
 
     def set_env(self, name: str, value: str) -> None:
         """Set a variable of the image, in place where it was set before."""
+        self._check_size(name, value)
         self._variables = {**self._variables, name: value}
         lines = self.config.setdefault("Env", [])
         for number, line in enumerate(lines):
@@ -180,6 +198,8 @@ class StageState:
     def absolute(self, path: str) -> str:
         """Return a path of the image, relative ones below WORKDIR; a slash at the end is kept."""
         joined = "/" + posixpath.normpath(posixpath.join(self.workdir(), path)).lstrip("/")
+        if len(joined) > MAX_PATH:
+            raise InputError(f"a path of {len(joined):,} characters; Linux knows at most {MAX_PATH:,}")
         is_folder = path.endswith(("/", "/.")) or path in (".", "")
         return joined + "/" if is_folder and joined != "/" else joined
 

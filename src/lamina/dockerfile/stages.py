@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lamina.dockerfile.instructions import Copy, Dockerfile, Onbuild, Run, Stage
-from lamina.dockerfile.mounts import parse_mount
+from lamina.dockerfile.mounts import mount_origin
 from lamina.dockerfile.suggest import did_you_mean
 from lamina.errors import InputError
 
@@ -26,6 +26,8 @@ def find_target(dockerfile: Dockerfile, name: str) -> Stage:
     if found is None:
         names = [stage.name or str(stage.number) for stage in dockerfile.stages]
         hint = did_you_mean(name, names) or f"the stages are: {', '.join(names)}"
+        if not any(stage.name for stage in dockerfile.stages):
+            hint = f"stages without a name are asked for by number: {', '.join(names)}"
         raise InputError(f"there is no stage {name!r} to build", where=dockerfile.filename, hint=hint)
     return found
 
@@ -68,7 +70,7 @@ def _below(dockerfile: Dockerfile, stage: Stage, conversion: Conversion) -> list
         if isinstance(actual, Copy) and actual.from_ and actual is instruction:
             names.append(actual.from_)
         if isinstance(actual, Run) and actual is instruction:
-            names += [parse_mount(text, actual.source).from_ for text in actual.mounts]
+            names += [mount_origin(text) for text in actual.mounts]
     found = []
     for position, name in enumerate(names):
         below = earlier_stage(dockerfile, name, stage, is_base=position == 0) if name else None

@@ -77,8 +77,10 @@ def build(
                 Built(platform, ref, one.image_config)
                 for platform, ref, one in zip(platforms, refs, converted, strict=True)
             ]
+            # files that are exported as files are not run from an image
+            looked_at = built if outputs.layers_wanted else []
             troubles = [
-                check_built(place, one.ref, one.config, one.platform, dockerfile, options, sink) for one in built
+                check_built(place, one.ref, one.config, one.platform, dockerfile, options, sink) for one in looked_at
             ]
             exporting = Exporting(place, outputs, built, solver.packer.finish, options, stdout, sink)
             result = exporting.run()

@@ -116,7 +116,13 @@ class TestLoader:
         for number in range(9):
             write_elf(files / f"usr/bin/tool{number}", interpreter=GLIBC)
 
-        assert rules(check()) == ["LoaderMissing"] * 3
+        assert rules(check(Cmd=["/usr/bin/tool5"])) == ["LoaderMissing"] * 4
+
+    def test_an_image_that_starts_nothing_carries_files_only(self, files: Path, check: Check):
+        """`FROM scratch` with a program for others to copy is no image to run."""
+        write_elf(files / "app", interpreter=GLIBC)
+
+        assert check() == []
 
 
 class TestArchitecture:
@@ -148,7 +154,7 @@ class TestLibraries:
 
         found = only(check(blob=blob, Cmd=["/app"]), "LibraryMissing")
 
-        assert "/app needs libpq.so.5, which is" in found.message and "libpq5 (Debian)" in found.detail[0]
+        assert "/app needs libpq.so.5, which its loader" in found.message and "libpq5 (Debian)" in found.detail[0]
 
     def test_what_a_library_needs_counts_too(self, files: Path, check: Check):
         glibc(files)
@@ -244,7 +250,7 @@ class TestStart:
             (["nginx -g x"], '["nginx", "-g", "x"]'),
             (["/srv"], "which is a directory"),
             (["/dangling"], "a link to nowhere, which is not in the image"),
-            (["/loop"], "a link that leads to itself"),
+            (["/loop"], "a link that leads back to itself"),
             (["python3", "main.py"], "runs python3 on /srv/main.py, which is not in the image"),
             (["/bin/tini", "--", "gone"], "'gone'"),
         ],
@@ -291,7 +297,8 @@ class TestStart:
         write_elf(files / "app", kind=2)
         shell = {"Test": ["CMD-SHELL", "curl -f http://localhost/"]}
 
-        assert only(check(Cmd=["/app"], Healthcheck=shell), "ShellMissing").about == "HEALTHCHECK"
+        found = only(check(Cmd=["/app"], Healthcheck=shell), "ShellMissing")
+        assert found.about == "HEALTHCHECK" and 'HEALTHCHECK CMD ["program"' in found.message
         assert rules(check(Cmd=["/app"], Healthcheck={"Test": ["CMD", "curl"]})) == ["ProgramMissing"]
         assert check(Cmd=["/app"], Healthcheck={"Test": ["NONE"]}) == []
 
