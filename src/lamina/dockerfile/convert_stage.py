@@ -167,10 +167,16 @@ class StageState:
     def _check_size(self, name: str, value: str) -> None:
         """Refuse variables that no process could be started with."""
         if len(name) + len(value) > MAX_VARIABLE:
-            raise InputError(f"the variable {name[:80]} has {len(value):,} characters; at most {MAX_VARIABLE:,} work")
+            raise InputError(
+                f"the variable {name[:80]} has {len(value):,} characters; at most {MAX_VARIABLE:,} work",
+                hint="put large values into a file and COPY it",
+            )
         total = sum(len(key) + len(text) for key, text in self._variables.items()) + len(value)
         if total > MAX_ENVIRONMENT:
-            raise InputError(f"all variables together have more than {MAX_ENVIRONMENT:,} characters")
+            raise InputError(
+                f"all variables together have more than {MAX_ENVIRONMENT:,} characters",
+                hint="put large values into a file and COPY it",
+            )
 
     def expand(self, text: str, source: SourceRange) -> str:
         """Return one word with its variables put in."""
@@ -199,7 +205,10 @@ class StageState:
         """Return a path of the image, relative ones below WORKDIR; a slash at the end is kept."""
         joined = "/" + posixpath.normpath(posixpath.join(self.workdir(), path)).lstrip("/")
         if len(joined) > MAX_PATH:
-            raise InputError(f"a path of {len(joined):,} characters; Linux knows at most {MAX_PATH:,}")
+            raise InputError(
+                f"a path of {len(joined):,} characters; Linux knows at most {MAX_PATH:,}",
+                hint="start with a slash to leave WORKDIR behind",
+            )
         is_folder = path.endswith(("/", "/.")) or path in (".", "")
         return joined + "/" if is_folder and joined != "/" else joined
 
