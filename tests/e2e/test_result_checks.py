@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lamina.oci.platform import host_platform
-from support.bases import busybox_context, debian_rootfs, find_busybox
+from support.bases import busybox_context, debian_rootfs, find_busybox, link_or_copy
 from support.command import Lamina
 from support.elves import AMD64, ARM64, write_elf
 
@@ -86,7 +86,7 @@ def test_a_library_that_stayed_in_the_build_stage(lamina: Lamina, tmp_path: Path
         tmp_path / "ctx",
         'FROM scratch\nADD debian.tar /\nRUN rm /usr/lib/*/libexpat.so.1*\nCMD ["python3", "-c", "print(1)"]\n',
     )
-    os.link(debian_rootfs(), context / "debian.tar")
+    link_or_copy(debian_rootfs(), context / "debian.tar")
 
     found = warnings(lamina, context)
 
@@ -152,7 +152,7 @@ def test_debian_is_silent(lamina: Lamina, tmp_path: Path, form: str):
         f'{form}WORKDIR /srv\nCOPY app.py .\nUSER www-data\nENTRYPOINT ["python3", "app.py"]\n',
     )
     (context / "app.py").write_text("print('hello')\n")
-    os.link(debian_rootfs(), context / "debian.tar")
+    link_or_copy(debian_rootfs(), context / "debian.tar")
 
     assert warnings(lamina, context) == []
 

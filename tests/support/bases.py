@@ -75,3 +75,11 @@ def _is_dynamic(program: Path) -> bool:
     offset = int.from_bytes(data[32:40], "little")
     size, count = int.from_bytes(data[54:56], "little"), int.from_bytes(data[56:58], "little")
     return any(data[offset + n * size : offset + n * size + 4] == b"\x03\0\0\0" for n in range(count))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put a large file into a context without copying it where both lie on one file system."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
