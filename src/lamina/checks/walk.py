@@ -134,10 +134,9 @@ class _Walk:
     def _triggers(self, below: StageView | None, state: State, source: SourceRange) -> Iterator[ins.Instruction]:
         """Yield the ONBUILD instructions of what a stage is based on; they are not judged, but count."""
         if below is None:
-            inner = (state.config or {}).get("config")
-            for text in (inner.get("OnBuild") if isinstance(inner, Mapping) else None) or ():
+            for text in _texts(_inner(state.config or {}).get("OnBuild")):
                 try:
-                    yield parse_instruction(str(text), source)
+                    yield parse_instruction(text, source)
                 except InputError:
                     continue  # conversion will tell
             return
@@ -308,16 +307,26 @@ def _named(item: ins.Instruction) -> Iterator[str]:
 
 def _from_config(config: Mapping[str, Any]) -> State:
     """Return the state that a base image's config leaves a stage in; what is misshapen is left out."""
-    inner = config.get("config")
-    inner = inner if isinstance(inner, Mapping) else {}
+    inner = _inner(config)
     state = State(config=config)
-    for line in inner.get("Env") or ():
-        name, _, value = str(line).partition("=")
+    for line in _texts(inner.get("Env")):
+        name, _, value = line.partition("=")
         state.env[name] = value
     state.user = str(inner.get("User") or "")
     state.workdir = str(inner.get("WorkingDir") or "/")
     state.shell_set = bool(inner.get("Shell"))
     return state
+
+
+def _inner(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what an image's config says of running it."""
+    inner = config.get("config")
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def _texts(value: object) -> Sequence[str]:
+    """Return the texts of a list in a config that nobody has checked."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def _built_in(options: CheckOptions, target: str) -> dict[str, str]:

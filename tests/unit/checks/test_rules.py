@@ -57,6 +57,10 @@ class TestUndefinedVar:
         inherited = "FROM scratch AS a\nONBUILD ARG b=1\nUSER $b\nFROM a\nUSER $b\n"
         assert lines(inherited, "UndefinedVar") == [3]
 
+    def test_misshapen_configs_say_nothing(self) -> None:
+        for config in ({}, {"config": 1}, {"config": {"Env": 1, "OnBuild": {"a": 1}, "User": 1}}):
+            assert lines("FROM debian\nUSER $GONE\n", "UndefinedVar", base_config=lambda *_, c=config: c) == [2]
+
     def test_nothing_is_said_when_the_base_is_not_known(self) -> None:
         assert lines("FROM debian\nUSER $GONE\n", "UndefinedVar") == []
 
