@@ -1,8 +1,8 @@
-"""Dockerfiles that checks have something to say about, and what BuildKit says about each.
+"""Dockerfiles that checks have something to say about, and what is to be said about each.
 
 `golden/checks/corpus.txt` holds the cases: `=== NAME`, the Dockerfile, and at its end options in braces:
-`{ignore=PATTERN|PATTERN}`, `{arg=NAME=VALUE}`, `{target=NAME}`. `golden/checks/buildkit.txt` holds one line a case:
-`NAME: RULE LINE, RULE LINE, ...`, sorted, with `error` at its end where BuildKit refuses the file.
+`{ignore=PATTERN|PATTERN}`, `{arg=NAME=VALUE}`, `{target=NAME}`. `golden/checks/findings.txt` holds one line a case:
+`NAME: RULE LINE, RULE LINE, ...`, sorted, of BuildKit's rules.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from support.golden import GOLDEN
 
 _OPTION = re.compile(r"^\{(ignore|arg|target)=(.*)\}\n", re.MULTILINE)
+CORPUS, FINDINGS = GOLDEN / "checks" / "corpus.txt", GOLDEN / "checks" / "findings.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Case:
     target: str = ""
 
 
-def cases(path: Path = GOLDEN / "checks" / "corpus.txt") -> list[Case]:
+def cases(path: Path = CORPUS) -> list[Case]:
     """Return all cases."""
     found = []
     for part in path.read_text("utf8").split("=== ")[1:]:
@@ -39,12 +40,17 @@ def cases(path: Path = GOLDEN / "checks" / "corpus.txt") -> list[Case]:
     return found
 
 
-def expected(path: Path = GOLDEN / "checks" / "buildkit.txt") -> dict[str, tuple[list[tuple[str, int]], bool]]:
-    """Return for each case the rules with their lines, and whether BuildKit refuses it."""
+def expected(path: Path = FINDINGS) -> dict[str, list[tuple[str, int]]]:
+    """Return for each case the rules with their lines."""
     found = {}
     for line in path.read_text("utf8").splitlines():
         name, _, rest = line.partition(":")
-        items = [item.strip() for item in rest.split(",") if item.strip()]
-        pairs = [(item.split()[0], int(item.split()[1])) for item in items if item != "error"]
-        found[name] = (pairs, "error" in items)
+        items = [item.split() for item in rest.split(",") if item.strip()]
+        found[name] = [(rule, int(number)) for rule, number in items]
     return found
+
+
+def written(findings: dict[str, list[tuple[str, int]]]) -> str:
+    """Return what `expected` reads."""
+    lines = [f"{name}: {', '.join(f'{rule} {line}' for rule, line in found)}" for name, found in findings.items()]
+    return "".join(line.rstrip() + "\n" for line in lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def assert_golden(name: Path, text: str) -> None:
+def assert_golden(name: str | Path, text: str) -> None:
     """Compare `text` with the recorded file `name`."""
     path = GOLDEN / name
     if os.environ.get("LAMINA_GOLDEN") == "write":

@@ -16,8 +16,9 @@ from typing import Any
 
 from lamina.checks.view import CheckOptions, Expanded, StageView, State, Step, View
 from lamina.dockerfile import instructions as ins
+from lamina.dockerfile.parser import parse_instruction
 from lamina.dockerfile.words import Expansion, Words
-from lamina.errors import InputError
+from lamina.errors import InputError, SourceRange
 from lamina.oci.platform import Platform
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -125,13 +126,25 @@ class _Walk:
         state = self._inherit(below.end) if below else self._start(image.result, platform.result, stage.name)
         state.env.setdefault("PATH", DEFAULT_PATH)
         walk = _StageWalk(self.words, state, self.options.build_args, self.globals, self.known_names)
-        for step in below.items(ins.Onbuild) if below else ():
-            if not self.triggers.take(1):
-                break
-            if isinstance(step.item, ins.Onbuild):
-                walk.step(step.item.trigger)
+        for trigger in self._triggers(below, state, stage.base.source):
+            walk.step(trigger)
         steps = tuple([walk.step(item) for item in stage.instructions])
         return StageView(stage, image, platform, below, True, steps, state)
+
+    def _triggers(self, below: StageView | None, state: State, source: SourceRange) -> Iterator[ins.Instruction]:
+        """Yield the ONBUILD instructions of what a stage is based on; they are not judged, but count."""
+        if below is None:
+            for text in _texts(_inner(state.config or {}).get("OnBuild")):
+                try:
+                    yield parse_instruction(text, source)
+                except InputError:
+                    continue  # conversion will tell
+            return
+        for step in below.steps:
+            if not self.triggers.take(1):
+                return
+            if isinstance(step.item, ins.Onbuild):
+                yield step.item.trigger
 
     def _inherit(self, end: State) -> State:
         """Return the state that a stage begins with that is based on another."""
@@ -294,16 +307,26 @@ def _named(item: ins.Instruction) -> Iterator[str]:
 
 def _from_config(config: Mapping[str, Any]) -> State:
     """Return the state that a base image's config leaves a stage in; what is misshapen is left out."""
-    inner = config.get("config")
-    inner = inner if isinstance(inner, Mapping) else {}
+    inner = _inner(config)
     state = State(config=config)
-    for line in inner.get("Env") or ():
-        name, _, value = str(line).partition("=")
+    for line in _texts(inner.get("Env")):
+        name, _, value = line.partition("=")
         state.env[name] = value
     state.user = str(inner.get("User") or "")
     state.workdir = str(inner.get("WorkingDir") or "/")
     state.shell_set = bool(inner.get("Shell"))
     return state
+
+
+def _inner(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what an image's config says of running it."""
+    inner = config.get("config")
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def _texts(value: object) -> Sequence[str]:
+    """Return the texts of a list in a config that nobody has checked."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def _built_in(options: CheckOptions, target: str) -> dict[str, str]:

@@ -49,6 +49,18 @@ class TestUndefinedVar:
 
         assert lines(text, "UndefinedVar", base_config=base(["THERE=1"])) == [3]
 
+    def test_triggers_of_the_base_define(self) -> None:
+        triggers = ["ENV FROM_TRIGGER=1", "not an instruction"]
+        text = "FROM debian\nUSER $FROM_TRIGGER\nUSER $GONE\n"
+
+        assert lines(text, "UndefinedVar", base_config=base([], OnBuild=triggers)) == [3]
+        inherited = "FROM scratch AS a\nONBUILD ARG b=1\nUSER $b\nFROM a\nUSER $b\n"
+        assert lines(inherited, "UndefinedVar") == [3]
+
+    def test_misshapen_configs_say_nothing(self) -> None:
+        for config in ({}, {"config": 1}, {"config": {"Env": 1, "OnBuild": {"a": 1}, "User": 1}}):
+            assert lines("FROM debian\nUSER $GONE\n", "UndefinedVar", base_config=lambda *_, c=config: c) == [2]
+
     def test_nothing_is_said_when_the_base_is_not_known(self) -> None:
         assert lines("FROM debian\nUSER $GONE\n", "UndefinedVar") == []
 
