@@ -43,7 +43,6 @@ class ConvertOptions:
         context_excludes: rules of the ignore files that named contexts have.
         exclude_patterns: rules of the ignore file.
         several_platforms: this is one of several conversions, so that steps are named with their platform.
-        allow: entitlements the user granted (`security.insecure`, `network.host`, `device`).
     """
 
     build_args: Mapping[str, str] = field(default_factory=dict)
@@ -64,7 +63,6 @@ class ConvertOptions:
     hostname: str = ""
     cgroup_parent: str = ""
     several_platforms: bool = False
-    allow: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

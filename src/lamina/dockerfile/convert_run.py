@@ -27,7 +27,6 @@ def convert_run(item: ins.Run, state: StageState) -> None:
     source, options = item.source, state.conversion.options
     if item.devices:
         raise NotYetError("RUN --device", source=source)
-    _check_entitlements(item, state)
     builder = _Builder(state, source)
     args = _arguments(item, state, builder)
     for text in item.mounts:
@@ -47,23 +46,6 @@ def convert_run(item: ins.Run, state: StageState) -> None:
     shown = [f"{name}={state.variables().get(name, value)}" for name, value in state.declared.items()]
     declared = f"|{len(shown)} {' '.join(shown)} " if shown else ""
     state.history(f"RUN {declared}{' '.join(args)} # buildkit", layer=True)
-
-
-def _check_entitlements(item: ins.Run, state: StageState) -> None:
-    """Refuse what the user has to allow first; `--network=host` for the whole build allows it for a step."""
-    options = state.conversion.options
-    if item.security == "insecure" and "security.insecure" not in options.allow:
-        raise InputError(
-            "RUN --security=insecure gives the step all rights over this machine, which was not allowed",
-            source=item.source,
-            hint="allow it with --allow security.insecure",
-        )
-    if item.network == "host" and options.network != "host" and "network.host" not in options.allow:
-        raise InputError(
-            "RUN --network=host was not allowed for this build",
-            source=item.source,
-            hint="allow it with --allow network.host, or build with --network=host",
-        )
 
 
 def _arguments(item: ins.Run, state: StageState, builder: _Builder) -> list[str]:

@@ -24,7 +24,7 @@ from lamina.engine.outputs import Built, Exporting, Plan, plan_outputs
 from lamina.engine.place import Place
 from lamina.engine.resolve import Resolver
 from lamina.engine.result_checks import check_built
-from lamina.engine.solve import Solver, SolveSettings
+from lamina.engine.solve import Solver, SolveSettings, entitlements
 from lamina.errors import InputError, NotYetError
 from lamina.llb.definition import load_definition
 from lamina.oci.platform import Platform, host_platform
@@ -102,6 +102,7 @@ def _settings(options: BuildOptions, outputs: Plan) -> SolveSettings:
         shm_size=options.shm_size,
         compression=outputs.compression,
         source_date_epoch=options.source_date_epoch,
+        allow=entitlements(options),
     )
 
 
@@ -138,7 +139,6 @@ def convert_options(options: BuildOptions, platform: Platform) -> ConvertOptions
         hostname=options.hostname,
         cgroup_parent=options.cgroup_parent,
         several_platforms=len(options.platforms) > 1,
-        allow=frozenset(options.allow),
     )
 
 

@@ -9,7 +9,7 @@ from lamina.cancel import Cancel
 from lamina.engine.options import BuildOptions, BuildResult, Environment
 from lamina.engine.outputs import Built, Exporting, plan_outputs
 from lamina.engine.place import Place
-from lamina.engine.solve import Solver, SolveSettings
+from lamina.engine.solve import Solver, SolveSettings, entitlements
 from lamina.llb.definition import load_definition
 from lamina.oci.platform import host_platform
 from lamina.progress import Sink
@@ -46,6 +46,7 @@ def solve_definition(
         trust_host=options.ca == "host",
         compression=outputs.compression,
         source_date_epoch=options.source_date_epoch,
+        allow=entitlements(options),
     )
     with (
         Place(environment, cancel, credentials=session.credentials, platform=platform, pull=options.pull) as place,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lamina.cache.records import Records
 from lamina.engine.contexts import Contexts
-from lamina.engine.options import Environment, Timing
+from lamina.engine.options import BuildOptions, Environment, Timing
 from lamina.engine.packing import Packer
 from lamina.engine.place import Place, network_options
 from lamina.errors import MachineError
@@ -61,6 +61,7 @@ class SolveSettings:
     shm_size: int = 0
     compression: Compression | None = None
     source_date_epoch: int | None = None
+    allow: frozenset[str] = frozenset()
 
 
 class Solver:
@@ -96,6 +97,7 @@ class Solver:
             shm_size=settings.shm_size,
             now_ns=epoch * 10**9 if epoch is not None else time.time_ns(),
             userxattr=place.environment.userns,
+            allow=settings.allow,
         )
 
     def __enter__(self) -> Solver:
@@ -201,6 +203,11 @@ def _export_path(vertices: Mapping[str, Vertex], target: str) -> set[str]:
             below = inputs
         pending += [digest for digest, _ in below]
     return found
+
+
+def entitlements(options: BuildOptions) -> frozenset[str]:
+    """Return what steps may have beyond a sandbox; the host's network for the whole build allows it for each step."""
+    return frozenset(options.allow) | ({"network.host"} if options.network == "host" else frozenset())
 
 
 def host_trust(environment: Environment) -> HostTrust:

@@ -42,8 +42,7 @@ class ExecOp:
         self._source = source
         if self._exec.security not in (0, 1) or self._exec.network not in _NETWORKS:
             raise InputError("ExecOp has an unknown network or security mode", source=source)
-        if self._exec.security == 1:
-            raise NotYetError("RUN --security=insecure", source=source)
+        self._check_entitlements()
         if len(self._exec.cdiDevices):
             raise NotYetError("RUN --device", source=source)
         if not self._exec.meta.args:
@@ -133,6 +132,26 @@ class ExecOp:
             cgroup_parent=meta.cgroupParent,
             security="insecure" if self._exec.security == 1 else "sandbox",
         )
+
+    def _check_entitlements(self) -> None:
+        """Refuse what the user has to allow first.
+
+        Raises:
+            InputError: all rights over the machine, or its network, and no leave for it.
+        """
+        allowed = self._worker.allow
+        if self._exec.security == 1 and "security.insecure" not in allowed:
+            raise InputError(
+                "RUN --security=insecure gives the step all rights over this machine, which was not allowed",
+                source=self._source,
+                hint="allow it with --allow security.insecure",
+            )
+        if self._exec.network == 1 and "network.host" not in allowed:
+            raise InputError(
+                "RUN --network=host was not allowed for this build",
+                source=self._source,
+                hint="allow it with --allow network.host, or build with --network=host",
+            )
 
     def _user(self, root: LayerRef, user: str, cancel: Cancel) -> Any:
         view = self._worker.layers.view(root, cancel)

@@ -60,6 +60,7 @@ class Worker:
         trust: set when steps shall trust what the host trusts.
         shm_size: default size of /dev/shm in bytes, 0 for docker's 64 MiB.
         now_ns: the time that the build stamps on what it makes itself.
+        allow: entitlements of steps (`security.insecure`, `network.host`).
     """
 
     root: Path
@@ -80,6 +81,7 @@ class Worker:
     shm_size: int = 0
     now_ns: int = 0
     userxattr: bool = False
+    allow: frozenset[str] = frozenset()
     _materialized: dict[int, LayerRef] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
