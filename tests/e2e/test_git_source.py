@@ -15,6 +15,8 @@ import pytest
 import lamina
 from lamina import llb
 from lamina.cancel import Cancel
+from lamina.engine.disk import du, prune
+from lamina.engine.options import Environment
 from lamina.errors import CancelledError, Error, InputError, NotYetError
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.progress import Event, LogEvent, StatusEvent, VertexEvent
@@ -166,6 +168,34 @@ def test_builds_at_once(tmp_path, repository, server):
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(one, range(4))) == ["one\n"] * 4
     assert server.fetches == 1
+
+
+def test_a_dockerfile_that_names_a_commit_asks_nobody(tmp_path, repository, server):
+    """A4.11: once it is here; a branch is asked for each time."""
+    context, root = tmp_path / "context", tmp_path / "root"
+    context.mkdir()
+    commit = repository.git("rev-parse", "HEAD")
+    for fragment in (commit, "main"):
+        dockerfile = f"FROM scratch\nADD {server.url}/r.git#{fragment} /src/\n".encode()
+        first = lamina.build(context, dockerfile=dockerfile, root=root)
+        server.requests.clear()
+        assert lamina.build(context, dockerfile=dockerfile, root=root).digest == first.digest
+        assert bool(server.requests) == (fragment == "main")
+    assert server.fetches == 1
+
+
+def test_disk_usage_and_prune(solve, repository, server):
+    """What git fetched is shown with its address, goes with `prune --all`, and comes back when needed."""
+    environment = Environment(solve.folder / "root")
+    solve(llb.git(f"{server.url}/r.git"))
+
+    (kept,) = [usage for usage in du(environment) if usage.kind == "git repository"]
+    assert kept.description == f"{server.url}/r.git" and kept.size_bytes > 0 and not kept.in_use
+    prune(environment)
+    assert [usage for usage in du(environment) if usage.kind == "git repository"]
+    prune(environment, everything=True)
+    assert du(environment) == []
+    assert (solve(llb.git(f"{server.url}/r.git")) / "file").exists() and server.fetches == 2
 
 
 def test_cancelled_while_the_ref_is_looked_up(tmp_path, repository, server):

@@ -11,7 +11,6 @@ while another one is held.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import threading
@@ -25,6 +24,7 @@ from lamina.git_url import GitRemote
 from lamina.session import Session
 from lamina.source.git_access import access_for
 from lamina.source.git_checkout import Checkout, Submodule, empty_directory, set_times, subdirectory
+from lamina.source.git_kept import lock_name, mark_used, name_of
 from lamina.source.git_program import Access, GitError, GitProgram, Reporter
 from lamina.source.git_repository import GitRepository, explain, is_damage
 from lamina.source.git_spec import GitSpec, Pin, check_pin, pin_without_asking, read_refs, refs_to_ask
@@ -135,8 +135,8 @@ class GitSource:
         Args:
             access: asked only when something has to be fetched.
         """
-        name = hashlib.sha256(f"{pin.object_format} {remote.address}".encode()).hexdigest()[:32]
-        repository, lock = GitRepository(self._directory / name, remote, self._git), f"git:{name}"
+        name = name_of(remote, pin.object_format)
+        repository, lock = GitRepository(self._directory / name, remote, self._git), lock_name(name)
         damaged = False
         for _attempt in range(4):
             with self._locks.hold(lock, cancel):
@@ -144,6 +144,7 @@ class GitSource:
                     repository.remove()
                 if not repository.has(pin.object, cancel):
                     repository.fetch(pin, access(), cancel, report)
+                mark_used(repository.path)
             with self._locks.hold(lock, cancel, shared=True):
                 if not repository.has(pin.object, cancel):
                     continue  # thrown away by another process between the locks

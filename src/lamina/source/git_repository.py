@@ -141,6 +141,7 @@ class GitRepository:
         shutil.rmtree(making, ignore_errors=True)
         init = ["init", "--quiet", "--bare", "--template=", f"--object-format={object_format}", "--", str(making)]
         self._git.run(init, cancel)
+        (making / "description").write_text(self._remote.address + "\n", "utf-8")
         os.rename(making, self.path)
 
     def _run(self, arguments: list[str], cancel: Cancel) -> bytes:
