@@ -29,7 +29,7 @@ _MAX_ERRORS = 256 << 10
 _GRACE_S = 5.0
 _OLDEST = (2, 31)
 _PROGRESS = re.compile(rb"(?:remote: )?([A-Z][a-z]+ [a-z]+):\s+\d+% \((\d+)/(\d+)\)")
-_CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")  # C0 and, as UTF-8, C1
 _SETTINGS = (
     ("core.hooksPath", "/dev/null"),
     ("core.attributesFile", "/dev/null"),
