@@ -19,7 +19,7 @@ from lamina.engine.disk import du, prune
 from lamina.engine.options import Environment
 from lamina.errors import CancelledError, Error, InputError, NotYetError
 from lamina.llb.pb import ops_pb2 as pb
-from lamina.progress import Event, LogEvent, StatusEvent, VertexEvent
+from lamina.progress import Event, LogEvent, VertexEvent
 from support.git_server import COMMIT_TIME, Repository, Served, running_git_server
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to own the files that it makes")
@@ -75,7 +75,6 @@ def test_a_branch_and_what_changes_in_it(solve, repository, server):
     assert server.fetches == 1
     (vertex,) = {event.digest for event in solve.events if isinstance(event, VertexEvent) and "git" in event.name}
     assert vertex in {event.vertex for event in solve.events if isinstance(event, LogEvent)}
-    assert any(isinstance(event, StatusEvent) and event.current == event.total > 0 for event in solve.events)
 
     assert (solve(state) / "file").read_text() == "one\n"
     assert solve.ran == [] and server.fetches == 1

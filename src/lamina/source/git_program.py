@@ -16,6 +16,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,8 @@ _MAX_OUTPUT = 64 << 20
 _MAX_ERRORS = 256 << 10
 _GRACE_S = 5.0
 _OLDEST = (2, 31)
-_PROGRESS = re.compile(rb"(?:remote: )?([A-Z][a-z]+ [a-z]+):\s+\d+% \((\d+)/(\d+)\)")
+_PROGRESS_EVERY_S = 5.0
+_OURS = re.compile(rb"From |.*-> refs/(?:lamina|remote)/")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")  # C0 and, as UTF-8, C1
 _SETTINGS = (
     ("core.hooksPath", "/dev/null"),
@@ -55,7 +57,7 @@ _SETTINGS = (
 )
 
 Log = Callable[[bytes], None]
-Status = Callable[[str, int, int], None]
+"""Takes one line, its line feed included; called from another thread."""
 
 
 class GitError(Error):
@@ -81,12 +83,8 @@ class Access:
     hidden: tuple[bytes, ...] = field(default=(), repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Reporter:
-    """Where a command's words and progress go."""
-
-    log: Log = lambda _line: None
-    status: Status = lambda _what, _current, _total: None
+def unheard(_line: bytes) -> None:
+    """Log to nobody."""
 
 
 class GitProgram:
@@ -135,7 +133,7 @@ class GitProgram:
         index: Path | None = None,
         access: Access | None = None,
         protocols: str = "http:https:ssh:git",
-        report: Reporter | None = None,
+        log: Log = unheard,
         max_output: int = _MAX_OUTPUT,
     ) -> bytes:
         """Run one command and return what it printed.
@@ -157,7 +155,7 @@ class GitProgram:
             index,
             access or Access(),
             protocols,
-            report or Reporter(),
+            log,
             max_output,
         )
 
@@ -180,7 +178,7 @@ class GitProgram:
         index: Path | None = None,
         access: Access = Access(),
         protocols: str = "",
-        report: Reporter = Reporter(),
+        log: Log = unheard,
         max_output: int = _MAX_OUTPUT,
     ) -> bytes:
         environment = self._environment | dict(access.variables) | {"GIT_ALLOW_PROTOCOL": protocols}
@@ -199,7 +197,7 @@ class GitProgram:
             start_new_session=True,
             umask=0o022,
         )
-        words = _Words(report, access.hidden)
+        words = _Words(log, access.hidden)
         output, whole = _communicate(process, words, cancel, max_output)
         cancel.check()
         if not whole:
@@ -248,11 +246,12 @@ def _communicate(
 
 
 class _Words:
-    """What a command says on stderr: lines to the log, progress to the status, the last of it kept."""
+    """What a command says on stderr: lines to the log, now and then one of progress, the last of it kept."""
 
-    def __init__(self, report: Reporter, hidden: tuple[bytes, ...]) -> None:
-        self._report, self._hidden = report, hidden
+    def __init__(self, log: Log, hidden: tuple[bytes, ...], clock: Callable[[], float] = time.monotonic) -> None:
+        self._log, self._hidden, self._clock = log, hidden, clock
         self._kept = bytearray()
+        self._shown = clock()
 
     def read(self, stream: IO[bytes]) -> None:
         """Read to the end. A line that never ends is taken in pieces."""
@@ -273,15 +272,20 @@ class _Words:
     def _take(self, line: bytes) -> None:
         for secret in self._hidden:
             line = line.replace(secret, b"***")
-        if match := _PROGRESS.match(line):
-            self._report.status(match[1].decode(), int(match[2][:15]), int(match[3][:15]))
-        ended = line.endswith(b"\n")
         clean = _CONTROLS.sub(b"", line).rstrip()
-        if clean and (ended or match is None):
-            self._report.log(clean + b"\n")
-            self._kept += clean + b"\n"
-            if len(self._kept) > 2 * _MAX_ERRORS:
-                del self._kept[:-_MAX_ERRORS]
+        if not clean:
+            return
+        if line.endswith(b"\r"):  # a line that is going to be written over
+            now = self._clock()
+            if now - self._shown >= _PROGRESS_EVERY_S:
+                self._shown = now
+                self._log(clean + b"\n")
+            return
+        if not _OURS.match(clean):
+            self._log(clean + b"\n")
+        self._kept += clean + b"\n"
+        if len(self._kept) > 2 * _MAX_ERRORS:
+            del self._kept[:-_MAX_ERRORS]
 
 
 def _kill(process: subprocess.Popen[bytes], number: int) -> None:
