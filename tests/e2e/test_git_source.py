@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -207,6 +209,18 @@ def test_cancelled_while_the_ref_is_looked_up(tmp_path, repository, server):
         cancel.cancel()
         with pytest.raises(CancelledError):
             running.result(60)
+
+
+def test_a_killed_build_takes_git_along(tmp_path, repository, server):
+    """Even SIGKILL leaves no program that goes on talking to the remote."""
+    server.hold = True
+    code = "import sys, lamina; from lamina import llb; lamina.solve(llb.git(sys.argv[1]).marshal(), root=sys.argv[2])"
+    command = [sys.executable, "-c", code, f"{server.url}/r.git", str(tmp_path / "root")]
+    with subprocess.Popen(command) as process:
+        assert server.reached.wait(60)
+        process.kill()
+
+    assert server.gone.wait(60)
 
 
 def test_the_builder_checks_what_it_is_told():

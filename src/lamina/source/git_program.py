@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +30,7 @@ _MAX_OUTPUT = 64 << 20
 _MAX_ERRORS = 256 << 10
 _GRACE_S = 5.0
 _OLDEST = (2, 31)
+_GUARD = str(Path(__file__).with_name("git_guard.py"))
 _PROGRESS_EVERY_S = 5.0
 _OURS = re.compile(rb"From |.*-> refs/(?:lamina|remote)/")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")  # C0 and, as UTF-8, C1
@@ -105,7 +107,7 @@ class GitProgram:
         self._work = work
         self._checked = False
         self._environment = {
-            "PATH": search_path,
+            "PATH": ":".join(folder for folder in search_path.split(":") if os.path.isabs(folder)),
             "LC_ALL": "C",
             "HOME": "/dev/null",
             "XDG_CONFIG_HOME": "/dev/null",
@@ -140,6 +142,8 @@ class GitProgram:
 
         Args:
             arguments: all after `git`; operands from outside stand behind a `--`.
+            access: what opens the remote; given for all commands that talk to one, which may take long: those die
+                with this process (see git_guard).
             protocols: which transports may be used.
 
         Raises:
@@ -147,49 +151,18 @@ class GitProgram:
                 old.
         """
         self._check_version(cancel)
-        return self._run(
-            list(arguments),
-            cancel,
-            git_dir,
-            work_tree,
-            index,
-            access or Access(),
-            protocols,
-            log,
-            max_output,
-        )
-
-    def _check_version(self, cancel: Cancel) -> None:
-        """Settings by environment came with 2.31: an older git would go its own way without a word."""
-        if self._checked:
-            return
-        said = self._run(["version"], cancel).decode("utf-8", "replace").strip()
-        match = re.match(r"git version (\d+)\.(\d+)", said)
-        if match is None or (int(match[1]), int(match[2])) < _OLDEST:
-            raise MachineError(f"git sources need git 2.31 or newer, and here is {said[:60]!r}", where=self._program)
-        self._checked = True
-
-    def _run(
-        self,
-        arguments: list[str],
-        cancel: Cancel,
-        git_dir: Path | None = None,
-        work_tree: Path | None = None,
-        index: Path | None = None,
-        access: Access = Access(),
-        protocols: str = "",
-        log: Log = unheard,
-        max_output: int = _MAX_OUTPUT,
-    ) -> bytes:
+        guarded = access is not None
+        access = access or Access()
         environment = self._environment | dict(access.variables) | {"GIT_ALLOW_PROTOCOL": protocols}
         places = {"GIT_DIR": git_dir, "GIT_WORK_TREE": work_tree, "GIT_INDEX_FILE": index}
         environment |= {name: str(path) for name, path in places.items() if path is not None}
         environment |= _as_variables((*_SETTINGS, *access.settings))
         command = [self._program, *arguments]
+        guard = [sys.executable, "-I", "-S", _GUARD] if guarded and sys.executable else []
         cancel.check()
         process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
+            [*guard, *command],
+            stdin=subprocess.PIPE if guard else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
@@ -206,6 +179,17 @@ class GitProgram:
             text = words.text()
             raise GitError(f"git {command[1]} failed: {_last_line(text)}", text)
         return output
+
+    def _check_version(self, cancel: Cancel) -> None:
+        """Settings by environment came with 2.31: an older git would go its own way without a word."""
+        if self._checked:
+            return
+        self._checked = True
+        said = self.run(["version"], cancel).decode("utf-8", "replace").strip()
+        match = re.match(r"git version (\d+)\.(\d+)", said)
+        if match is None or (int(match[1]), int(match[2])) < _OLDEST:
+            self._checked = False
+            raise MachineError(f"git sources need git 2.31 or newer, and here is {said[:60]!r}", where=self._program)
 
 
 def _communicate(
@@ -240,6 +224,8 @@ def _communicate(
             process.wait()
         done.set()
         reader.join()
+        if process.stdin is not None:
+            process.stdin.close()
         process.stdout.close()
         process.stderr.close()
     return bytes(output), whole
