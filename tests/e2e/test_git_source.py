@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +17,11 @@ import pytest
 import lamina
 from lamina import llb
 from lamina.cancel import Cancel
+from lamina.engine.disk import du, prune
+from lamina.engine.options import Environment
 from lamina.errors import CancelledError, Error, InputError, NotYetError
 from lamina.llb.pb import ops_pb2 as pb
-from lamina.progress import Event, LogEvent, StatusEvent, VertexEvent
+from lamina.progress import Event, LogEvent, VertexEvent
 from support.git_server import COMMIT_TIME, Repository, Served, running_git_server
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to own the files that it makes")
@@ -73,7 +77,6 @@ def test_a_branch_and_what_changes_in_it(solve, repository, server):
     assert server.fetches == 1
     (vertex,) = {event.digest for event in solve.events if isinstance(event, VertexEvent) and "git" in event.name}
     assert vertex in {event.vertex for event in solve.events if isinstance(event, LogEvent)}
-    assert any(isinstance(event, StatusEvent) and event.current == event.total > 0 for event in solve.events)
 
     assert (solve(state) / "file").read_text() == "one\n"
     assert solve.ran == [] and server.fetches == 1
@@ -168,6 +171,34 @@ def test_builds_at_once(tmp_path, repository, server):
     assert server.fetches == 1
 
 
+def test_a_dockerfile_that_names_a_commit_asks_nobody(tmp_path, repository, server):
+    """A4.11: once it is here; a branch is asked for each time."""
+    context, root = tmp_path / "context", tmp_path / "root"
+    context.mkdir()
+    commit = repository.git("rev-parse", "HEAD")
+    for fragment in (commit, "main"):
+        dockerfile = f"FROM scratch\nADD {server.url}/r.git#{fragment} /src/\n".encode()
+        first = lamina.build(context, dockerfile=dockerfile, root=root)
+        server.requests.clear()
+        assert lamina.build(context, dockerfile=dockerfile, root=root).digest == first.digest
+        assert bool(server.requests) == (fragment == "main")
+    assert server.fetches == 1
+
+
+def test_disk_usage_and_prune(solve, repository, server):
+    """What git fetched is shown with its address, goes with `prune --all`, and comes back when needed."""
+    environment = Environment(solve.folder / "root")
+    solve(llb.git(f"{server.url}/r.git"))
+
+    (kept,) = [usage for usage in du(environment) if usage.kind == "git repository"]
+    assert kept.description == f"{server.url}/r.git" and kept.size_bytes > 0 and not kept.in_use
+    prune(environment)
+    assert [usage for usage in du(environment) if usage.kind == "git repository"]
+    prune(environment, everything=True)
+    assert du(environment) == []
+    assert (solve(llb.git(f"{server.url}/r.git")) / "file").exists() and server.fetches == 2
+
+
 def test_cancelled_while_the_ref_is_looked_up(tmp_path, repository, server):
     server.gate = threading.Event()
     cancel = Cancel()
@@ -178,6 +209,18 @@ def test_cancelled_while_the_ref_is_looked_up(tmp_path, repository, server):
         cancel.cancel()
         with pytest.raises(CancelledError):
             running.result(60)
+
+
+def test_a_killed_build_takes_git_along(tmp_path, repository, server):
+    """Even SIGKILL leaves no program that goes on talking to the remote."""
+    server.hold = True
+    code = "import sys, lamina; from lamina import llb; lamina.solve(llb.git(sys.argv[1]).marshal(), root=sys.argv[2])"
+    command = [sys.executable, "-c", code, f"{server.url}/r.git", str(tmp_path / "root")]
+    with subprocess.Popen(command) as process:
+        assert server.reached.wait(60)
+        process.kill()
+
+    assert server.gone.wait(60)
 
 
 def test_the_builder_checks_what_it_is_told():

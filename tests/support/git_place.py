@@ -8,7 +8,6 @@ from pathlib import Path
 from lamina.cancel import Cancel
 from lamina.engine.library import PlainSession
 from lamina.source.git import GitMachine, GitSource
-from lamina.source.git_program import Reporter
 from lamina.source.git_spec import GitSpec, parse_source
 from lamina.state.locks import Locks
 from support.git_server import Served
@@ -39,7 +38,7 @@ class Place:
         out = self.folder / f"out{self.count}"
         out.mkdir()
         pin = source.resolve(spec, cancel)
-        source.check_out(spec, pin, out, cancel, now_ns=NOW, report=Reporter(self.lines.append))
+        source.check_out(spec, pin, out, cancel, now_ns=NOW, log=self.lines.append)
         assert not list((self.folder / f"work{self.count}").iterdir()), "something was left behind"
         return out
 

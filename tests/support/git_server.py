@@ -98,6 +98,7 @@ class Served:
         protocols: whether version 2 of the protocol is spoken.
         dumb: only files are served.
         fetches: how often objects were asked for.
+        hold: requests are never answered; `gone` tells that a client has hung up.
         gate: while set and not open, every request waits; `reached` tells that one does.
     """
 
@@ -109,6 +110,8 @@ class Served:
     version2: bool = True
     dumb: bool = False
     fetches: int = 0
+    hold: bool = False
+    gone: threading.Event = field(default_factory=threading.Event)
     gate: threading.Event | None = None
     reached: threading.Event = field(default_factory=threading.Event)
 
@@ -164,6 +167,12 @@ class _Handler(BaseHTTPRequestHandler):
         state = self.state
         given = self.headers.get("Authorization", "")
         state.requests.append((self.command, self.path, given))
+        if state.hold:
+            state.reached.set()
+            self.connection.recv(1)
+            state.gone.set()
+            self.close_connection = True
+            return
         if state.gate is not None:
             state.reached.set()
             state.gate.wait(60)

@@ -28,7 +28,7 @@ class Usage:
     """One thing on disk.
 
     Attributes:
-        kind: "layer", "cache mount", "blob".
+        kind: "layer", "cache mount", "git repository", "blob".
         name: id or digest.
         size_bytes: what removing it would free.
         in_use: a live build relies on it.
@@ -50,7 +50,7 @@ def du(environment: Environment) -> list[Usage]:
     """List what is on disk, biggest first."""
     with Place(environment, Cancel()) as place:
         live = leases.oldest_live(place.root / "work")
-        found = [*_layers(place, live), *_cache_mounts(place, live), *_blobs(place)]
+        found = [*_layers(place, live), *_cache_mounts(place, live), *_repositories(place, live), *_blobs(place)]
     return sorted(found, key=lambda usage: -usage.size_bytes)
 
 
@@ -58,7 +58,7 @@ def prune(environment: Environment, *, everything: bool = False, older_than_s: f
     """Remove what no image needs and no live build relies on; return how many things and bytes that freed.
 
     Args:
-        everything: the cache of finished steps and cache mounts too, not just what nothing leads to.
+        everything: the cache of finished steps, cache mounts and git repositories too, not just what nothing leads to.
         older_than_s: keep what was used more recently than this.
     """
     with Place(environment, Cancel()) as place:
@@ -67,6 +67,8 @@ def prune(environment: Environment, *, everything: bool = False, older_than_s: f
         if everything:
             mounts, bytes_freed = _prune_cache_mounts(place, limit)
             count, freed = count + mounts, freed + bytes_freed
+            repositories, bytes_freed = _prune_repositories(place, limit)
+            count, freed = count + repositories, freed + bytes_freed
         blobs, bytes_freed = _prune_blobs(place, limit)
         place.store.sweep_ingest()
         return count + blobs, freed + bytes_freed
@@ -88,6 +90,15 @@ def _cache_mounts(place: Place, live: float) -> Iterable[Usage]:
     for name, label, created, used in place.state.execute("SELECT id, name, created, used FROM cachemount").fetchall():
         size = _tree_bytes(place.root / "caches" / name)
         yield Usage("cache mount", name[:12], label, size, created, used, used >= live, "RUN --mount=type=cache")
+
+
+def _repositories(place: Place, live: float) -> Iterable[Usage]:
+    from lamina.source.git_kept import kept_repositories
+
+    for kept in kept_repositories(place.root / "git"):
+        size, created = _tree_bytes(kept.path), kept.path.stat().st_ctime
+        in_use = kept.used >= live
+        yield Usage("git repository", kept.name[:12], kept.address, size, created, kept.used, in_use, "git sources")
 
 
 def _blobs(place: Place) -> Iterable[Usage]:
@@ -163,6 +174,17 @@ def _prune_cache_mounts(place: Place, limit: float) -> tuple[int, int]:
         finally:
             os.close(fd)
     return count, freed
+
+
+def _prune_repositories(place: Place, limit: float) -> tuple[int, int]:
+    """Drop what was fetched by git; what a build needs of it again is fetched again."""
+    from lamina.source.git_kept import remove_unused
+
+    sizes = [
+        _tree_bytes(kept.path)
+        for kept in remove_unused(place.root / "git", place.locks, min(limit, _live_bound(place)))
+    ]
+    return len(sizes), sum(sizes)
 
 
 def _prune_blobs(place: Place, limit: float) -> tuple[int, int]:

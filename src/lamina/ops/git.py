@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lamina.cancel import Cancel
 from lamina.errors import Error, SourceRange
 from lamina.layer.tree_remove import remove_tree
 from lamina.llb.identity import op_digest
 from lamina.ops.worker import Worker
-from lamina.progress import LogEvent, StatusEvent
+from lamina.progress import LogEvent
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.protocol import CacheMap, Result, RunContext
 from lamina.source.git_spec import GitSpec, Pin, parse_source, pin_without_asking
-
-if TYPE_CHECKING:
-    from lamina.source.git_program import Reporter
 
 
 class GitOp:
@@ -71,9 +68,7 @@ class GitOp:
         worker, pin = self._worker, self._resolve()
         target = worker.layers.new_upper(LayerRef(None), context.cancel)
         try:
-            worker.git().check_out(
-                self._spec, pin, target, context.cancel, now_ns=worker.now_ns, report=_reporter(context)
-            )
+            worker.git().check_out(self._spec, pin, target, context.cancel, now_ns=worker.now_ns, log=_log(context))
             return [worker.layers.add_upper(LayerRef(None), target, _describe(self._spec, pin))]
         except BaseException as error:
             remove_tree(target)
@@ -101,18 +96,6 @@ def _describe(spec: GitSpec, pin: Pin) -> str:
     return f"git {spec.remote.address}#{pin.commit or pin.object}{subdir}"[:1000]
 
 
-def _reporter(context: RunContext) -> Reporter:
+def _log(context: RunContext) -> Callable[[bytes], None]:
     """Return the way of git's words into the build's events."""
-    from lamina.source.git_program import Reporter
-
-    started: dict[str, float] = {}
-
-    def log(line: bytes) -> None:
-        context.sink(LogEvent(context.vertex, 2, line, time.time()))
-
-    def status(what: str, current: int, total: int) -> None:
-        now = time.time()
-        begun = started.setdefault(what, now)
-        context.sink(StatusEvent(context.vertex, what, current, total, begun, now if current >= total else None))
-
-    return Reporter(log, status)
+    return lambda line: context.sink(LogEvent(context.vertex, 2, line, time.time()))

@@ -11,7 +11,6 @@ while another one is held.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import threading
@@ -25,7 +24,8 @@ from lamina.git_url import GitRemote
 from lamina.session import Session
 from lamina.source.git_access import access_for
 from lamina.source.git_checkout import Checkout, Submodule, empty_directory, set_times, subdirectory
-from lamina.source.git_program import Access, GitError, GitProgram, Reporter
+from lamina.source.git_kept import lock_name, mark_used, name_of
+from lamina.source.git_program import Access, GitError, GitProgram, Log, unheard
 from lamina.source.git_repository import GitRepository, explain, is_damage
 from lamina.source.git_spec import GitSpec, Pin, check_pin, pin_without_asking, read_refs, refs_to_ask
 from lamina.state.locks import Locks
@@ -69,7 +69,7 @@ class GitSource:
         return pin if pin is not None else read_refs(spec, self._listing(spec, cancel))
 
     def check_out(
-        self, spec: GitSpec, pin: Pin, target: Path, cancel: Cancel, *, now_ns: int, report: Reporter | None = None
+        self, spec: GitSpec, pin: Pin, target: Path, cancel: Cancel, *, now_ns: int, log: Log = unheard
     ) -> None:
         """Fill the empty directory `target` with the files that the source asks for.
 
@@ -85,7 +85,7 @@ class GitSource:
             if spec.subdir:
                 tree = folder / "tree"
                 tree.mkdir(0o755)
-            work = _Work(self, spec, folder, cancel, report or Reporter())
+            work = _Work(self, spec, folder, cancel, log)
             work.place(spec.remote, pin, tree, tree / ".git" if spec.keeps_git_dir else None)
             if spec.subdir:
                 os.rename(subdirectory(tree, spec.subdir, f"{spec.remote.address}#{spec.ref}"), target)
@@ -125,7 +125,7 @@ class GitSource:
         access: Callable[[], Access],
         *,
         cancel: Cancel,
-        report: Reporter,
+        log: Log,
     ) -> str:
         """Fetch the pinned object if it is not here, call `use` with its repository and commit, return the commit.
 
@@ -135,15 +135,16 @@ class GitSource:
         Args:
             access: asked only when something has to be fetched.
         """
-        name = hashlib.sha256(f"{pin.object_format} {remote.address}".encode()).hexdigest()[:32]
-        repository, lock = GitRepository(self._directory / name, remote, self._git), f"git:{name}"
+        name = name_of(remote, pin.object_format)
+        repository, lock = GitRepository(self._directory / name, remote, self._git), lock_name(name)
         damaged = False
         for _attempt in range(4):
             with self._locks.hold(lock, cancel):
                 if damaged:
                     repository.remove()
                 if not repository.has(pin.object, cancel):
-                    repository.fetch(pin, access(), cancel, report)
+                    repository.fetch(pin, access(), cancel, log)
+                mark_used(repository.path)
             with self._locks.hold(lock, cancel, shared=True):
                 if not repository.has(pin.object, cancel):
                     continue  # thrown away by another process between the locks
@@ -177,8 +178,8 @@ class _Work:
         seconds: the commit's time.
     """
 
-    def __init__(self, source: GitSource, spec: GitSpec, folder: Path, cancel: Cancel, report: Reporter) -> None:
-        self._source, self._spec, self._folder, self._cancel, self._report = source, spec, folder, cancel, report
+    def __init__(self, source: GitSource, spec: GitSpec, folder: Path, cancel: Cancel, log: Log) -> None:
+        self._source, self._spec, self._folder, self._cancel, self._log = source, spec, folder, cancel, log
         self._count = 0
         self.seconds = 0
 
@@ -211,7 +212,7 @@ class _Work:
             remote,
             lambda: self._source.access(remote, self._spec, self._folder),
             cancel=self._cancel,
-            report=self._report,
+            log=self._log,
         )
         for submodule in found:
             where = f"{remote.address}: submodule {submodule.path}"

@@ -15,7 +15,9 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +30,10 @@ _MAX_OUTPUT = 64 << 20
 _MAX_ERRORS = 256 << 10
 _GRACE_S = 5.0
 _OLDEST = (2, 31)
-_PROGRESS = re.compile(rb"(?:remote: )?([A-Z][a-z]+ [a-z]+):\s+\d+% \((\d+)/(\d+)\)")
-_CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
+_GUARD = str(Path(__file__).with_name("git_guard.py"))
+_PROGRESS_EVERY_S = 5.0
+_OURS = re.compile(rb"From |.*-> refs/(?:lamina|remote)/")
+_CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")  # C0 and, as UTF-8, C1
 _SETTINGS = (
     ("core.hooksPath", "/dev/null"),
     ("core.attributesFile", "/dev/null"),
@@ -55,7 +59,7 @@ _SETTINGS = (
 )
 
 Log = Callable[[bytes], None]
-Status = Callable[[str, int, int], None]
+"""Takes one line, its line feed included; called from another thread."""
 
 
 class GitError(Error):
@@ -81,12 +85,8 @@ class Access:
     hidden: tuple[bytes, ...] = field(default=(), repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Reporter:
-    """Where a command's words and progress go."""
-
-    log: Log = lambda _line: None
-    status: Status = lambda _what, _current, _total: None
+def unheard(_line: bytes) -> None:
+    """Log to nobody."""
 
 
 class GitProgram:
@@ -107,7 +107,7 @@ class GitProgram:
         self._work = work
         self._checked = False
         self._environment = {
-            "PATH": search_path,
+            "PATH": ":".join(folder for folder in search_path.split(":") if os.path.isabs(folder)),
             "LC_ALL": "C",
             "HOME": "/dev/null",
             "XDG_CONFIG_HOME": "/dev/null",
@@ -135,13 +135,15 @@ class GitProgram:
         index: Path | None = None,
         access: Access | None = None,
         protocols: str = "http:https:ssh:git",
-        report: Reporter | None = None,
+        log: Log = unheard,
         max_output: int = _MAX_OUTPUT,
     ) -> bytes:
         """Run one command and return what it printed.
 
         Args:
             arguments: all after `git`; operands from outside stand behind a `--`.
+            access: what opens the remote; given for all commands that talk to one, which may take long: those die
+                with this process (see git_guard).
             protocols: which transports may be used.
 
         Raises:
@@ -149,49 +151,18 @@ class GitProgram:
                 old.
         """
         self._check_version(cancel)
-        return self._run(
-            list(arguments),
-            cancel,
-            git_dir,
-            work_tree,
-            index,
-            access or Access(),
-            protocols,
-            report or Reporter(),
-            max_output,
-        )
-
-    def _check_version(self, cancel: Cancel) -> None:
-        """Settings by environment came with 2.31: an older git would go its own way without a word."""
-        if self._checked:
-            return
-        said = self._run(["version"], cancel).decode("utf-8", "replace").strip()
-        match = re.match(r"git version (\d+)\.(\d+)", said)
-        if match is None or (int(match[1]), int(match[2])) < _OLDEST:
-            raise MachineError(f"git sources need git 2.31 or newer, and here is {said[:60]!r}", where=self._program)
-        self._checked = True
-
-    def _run(
-        self,
-        arguments: list[str],
-        cancel: Cancel,
-        git_dir: Path | None = None,
-        work_tree: Path | None = None,
-        index: Path | None = None,
-        access: Access = Access(),
-        protocols: str = "",
-        report: Reporter = Reporter(),
-        max_output: int = _MAX_OUTPUT,
-    ) -> bytes:
+        guarded = access is not None
+        access = access or Access()
         environment = self._environment | dict(access.variables) | {"GIT_ALLOW_PROTOCOL": protocols}
         places = {"GIT_DIR": git_dir, "GIT_WORK_TREE": work_tree, "GIT_INDEX_FILE": index}
         environment |= {name: str(path) for name, path in places.items() if path is not None}
         environment |= _as_variables((*_SETTINGS, *access.settings))
         command = [self._program, *arguments]
+        guard = [sys.executable, "-I", "-S", _GUARD] if guarded and sys.executable else []
         cancel.check()
         process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
+            [*guard, *command],
+            stdin=subprocess.PIPE if guard else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
@@ -199,7 +170,7 @@ class GitProgram:
             start_new_session=True,
             umask=0o022,
         )
-        words = _Words(report, access.hidden)
+        words = _Words(log, access.hidden)
         output, whole = _communicate(process, words, cancel, max_output)
         cancel.check()
         if not whole:
@@ -208,6 +179,17 @@ class GitProgram:
             text = words.text()
             raise GitError(f"git {command[1]} failed: {_last_line(text)}", text)
         return output
+
+    def _check_version(self, cancel: Cancel) -> None:
+        """Settings by environment came with 2.31: an older git would go its own way without a word."""
+        if self._checked:
+            return
+        self._checked = True
+        said = self.run(["version"], cancel).decode("utf-8", "replace").strip()
+        match = re.match(r"git version (\d+)\.(\d+)", said)
+        if match is None or (int(match[1]), int(match[2])) < _OLDEST:
+            self._checked = False
+            raise MachineError(f"git sources need git 2.31 or newer, and here is {said[:60]!r}", where=self._program)
 
 
 def _communicate(
@@ -242,17 +224,20 @@ def _communicate(
             process.wait()
         done.set()
         reader.join()
+        if process.stdin is not None:
+            process.stdin.close()
         process.stdout.close()
         process.stderr.close()
     return bytes(output), whole
 
 
 class _Words:
-    """What a command says on stderr: lines to the log, progress to the status, the last of it kept."""
+    """What a command says on stderr: lines to the log, now and then one of progress, the last of it kept."""
 
-    def __init__(self, report: Reporter, hidden: tuple[bytes, ...]) -> None:
-        self._report, self._hidden = report, hidden
+    def __init__(self, log: Log, hidden: tuple[bytes, ...], clock: Callable[[], float] = time.monotonic) -> None:
+        self._log, self._hidden, self._clock = log, hidden, clock
         self._kept = bytearray()
+        self._shown = clock()
 
     def read(self, stream: IO[bytes]) -> None:
         """Read to the end. A line that never ends is taken in pieces."""
@@ -273,15 +258,20 @@ class _Words:
     def _take(self, line: bytes) -> None:
         for secret in self._hidden:
             line = line.replace(secret, b"***")
-        if match := _PROGRESS.match(line):
-            self._report.status(match[1].decode(), int(match[2][:15]), int(match[3][:15]))
-        ended = line.endswith(b"\n")
         clean = _CONTROLS.sub(b"", line).rstrip()
-        if clean and (ended or match is None):
-            self._report.log(clean + b"\n")
-            self._kept += clean + b"\n"
-            if len(self._kept) > 2 * _MAX_ERRORS:
-                del self._kept[:-_MAX_ERRORS]
+        if not clean:
+            return
+        if line.endswith(b"\r"):  # a line that is going to be written over
+            now = self._clock()
+            if now - self._shown >= _PROGRESS_EVERY_S:
+                self._shown = now
+                self._log(clean + b"\n")
+            return
+        if not _OURS.match(clean):
+            self._log(clean + b"\n")
+        self._kept += clean + b"\n"
+        if len(self._kept) > 2 * _MAX_ERRORS:
+            del self._kept[:-_MAX_ERRORS]
 
 
 def _kill(process: subprocess.Popen[bytes], number: int) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from lamina.cancel import Cancel
 from lamina.errors import NetworkError
 from lamina.git_url import GitRemote
-from lamina.source.git_program import Access, GitError, GitProgram, Reporter
+from lamina.source.git_program import Access, GitError, GitProgram, Log
 from lamina.source.git_spec import Pin
 
 _NO_SHALLOW = re.compile(r"shallow|--depth")
@@ -63,7 +63,7 @@ class GitRepository:
         """Return the commit that an object which is here stands for."""
         return self._run(["rev-parse", "--verify", f"{kept_ref(name)}^{{commit}}"], cancel).decode("ascii").strip()
 
-    def fetch(self, pin: Pin, access: Access, cancel: Cancel, report: Reporter) -> None:
+    def fetch(self, pin: Pin, access: Access, cancel: Cancel, log: Log) -> None:
         """Bring an object here; no more of the history than the server makes us.
 
         Raises:
@@ -71,12 +71,12 @@ class GitRepository:
         """
         try:
             try:
-                self._fetch(pin, access, cancel, report)
+                self._fetch(pin, access, cancel, log)
             except GitError as error:
                 if not is_damage(error):
                     raise
                 self.remove()
-                self._fetch(pin, access, cancel, report)
+                self._fetch(pin, access, cancel, log)
         except GitError as error:
             raise explain(error, self._remote) from None
 
@@ -84,37 +84,35 @@ class GitRepository:
         """Throw away what is here."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def _fetch(self, pin: Pin, access: Access, cancel: Cancel, report: Reporter) -> None:
+    def _fetch(self, pin: Pin, access: Access, cancel: Cancel, log: Log) -> None:
         self._create(pin.object_format, cancel)
         (self.path / "shallow.lock").unlink(missing_ok=True)  # left by a killed fetch; we hold the remote's lock
         wanted = f"+{pin.object}:{kept_ref(pin.object)}"
         try:
-            self._fetch_depth_1_or_all([wanted], access, cancel, report)
+            self._fetch_depth_1_or_all([wanted], access, cancel, log)
         except GitError as error:
             if not _NOT_ADVERTISED.search(error.text):
                 raise
             refspecs = ["+refs/heads/*:refs/remote/heads/*", "+refs/tags/*:refs/remote/tags/*"]
             if pin.ref and not pin.ref.startswith(("refs/heads/", "refs/tags/")):
                 refspecs.append(f"+{pin.ref}:refs/remote/other")
-            self._fetch_some(["--prune", *self._unshallow()], refspecs, access, cancel, report)
+            self._fetch_some(["--prune", *self._unshallow()], refspecs, access, cancel, log)
         if not self.has(pin.object, cancel):
             self._keep(pin, cancel)
 
-    def _fetch_depth_1_or_all(self, refspecs: list[str], access: Access, cancel: Cancel, report: Reporter) -> None:
+    def _fetch_depth_1_or_all(self, refspecs: list[str], access: Access, cancel: Cancel, log: Log) -> None:
         """Fetch one commit; from a server that cannot cut the history off, with all of it."""
         try:
-            self._fetch_some(["--depth=1"], refspecs, access, cancel, report)
+            self._fetch_some(["--depth=1"], refspecs, access, cancel, log)
         except GitError as error:
             if not _NO_SHALLOW.search(error.text):
                 raise
-            self._fetch_some(self._unshallow(), refspecs, access, cancel, report)
+            self._fetch_some(self._unshallow(), refspecs, access, cancel, log)
 
-    def _fetch_some(
-        self, options: list[str], refspecs: list[str], access: Access, cancel: Cancel, report: Reporter
-    ) -> None:
+    def _fetch_some(self, options: list[str], refspecs: list[str], access: Access, cancel: Cancel, log: Log) -> None:
         fixed = ["fetch", "--no-tags", "--no-write-fetch-head", "--force", "--progress"]
         arguments = [*fixed, *options, "--", self._remote.address, *refspecs]
-        self._git.run(arguments, cancel, git_dir=self.path, access=access, report=report)
+        self._git.run(arguments, cancel, git_dir=self.path, access=access, log=log)
 
     def _unshallow(self) -> list[str]:
         """With the whole history wanted, what earlier fetches cut off is wanted too."""
@@ -141,6 +139,7 @@ class GitRepository:
         shutil.rmtree(making, ignore_errors=True)
         init = ["init", "--quiet", "--bare", "--template=", f"--object-format={object_format}", "--", str(making)]
         self._git.run(init, cancel)
+        (making / "description").write_text(self._remote.address + "\n", "utf-8")
         os.rename(making, self.path)
 
     def _run(self, arguments: list[str], cancel: Cancel) -> bytes:

@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lamina.cancel import Cancel
 from lamina.errors import Error, InputError, MachineError, NetworkError, NotYetError
-from lamina.git_url import read_remote
+from lamina.git_url import check_ref, is_commit, read_remote
 from lamina.source.git_checkout import submodule_remote
-from lamina.source.git_program import GitError, GitProgram, Reporter, _Words
+from lamina.source.git_program import GitError, GitProgram, _Words
 from lamina.source.git_spec import GitSpec, parse_source, read_refs
 from support.git_place import spec
 from support.git_server import Repository
@@ -69,6 +71,38 @@ def test_a_list_of_refs_with_rubbish():
     for listing in (b"ref: -x\tHEAD\n", b"--output=x\trefs/heads/main\n", b"0" * 39 + b"\trefs/heads/main\n"):
         with pytest.raises((NetworkError, InputError)):
             read_refs(asked, listing)
+
+
+LISTINGS = st.lists(
+    st.sampled_from(
+        [
+            b"0" * 40,
+            b"a" * 64,
+            b"ref: ",
+            b"refs/heads/",
+            b"refs/tags/",
+            b"main",
+            b"^{}",
+            b"HEAD",
+            b"\t",
+            b"\n",
+            b"-",
+            b"\xff",
+        ]
+    ),
+    max_size=20,
+).map(b"".join)
+
+
+@given(LISTINGS | st.binary(max_size=80), st.sampled_from(["", "main", "refs/tags/main", "HEAD"]))
+def test_any_list_of_refs_gives_a_sound_pin_or_an_error(listing, ref):
+    """Hashes are whole, and what stands in for a ref is one."""
+    try:
+        pin = read_refs(GitSpec(read_remote("h/r"), ref), listing)
+    except (InputError, NetworkError):
+        return
+    assert is_commit(pin.object) and is_commit(pin.commit)
+    assert check_ref(pin.ref) == pin.ref
 
 
 def test_hooks_filters_and_templates_do_not_run(place, repository, server, tmp_path, monkeypatch):
@@ -257,22 +291,27 @@ def test_a_relative_address_stays_on_its_host(url):
 
 
 def test_words_of_a_server_are_cleaned(tmp_path: Path):
-    """Terminal controls and secrets do not reach the log; progress becomes numbers."""
+    """Terminal controls and secrets do not reach the log; of progress only a line now and then does."""
     lines: list[bytes] = []
-    status: list[tuple[str, int, int]] = []
-    words = _Words(Reporter(lines.append, lambda *what: status.append(what)), (b"hunter2",))
+    times = iter(range(0, 100, 2))
+    words = _Words(lines.append, (b"hunter2",), clock=lambda: next(times))
     path = tmp_path / "said"
     path.write_bytes(
-        b"remote: \x1b]0;evil\x07hi hunter2\n"
-        b"Receiving objects:  50% (1/2)\rReceiving objects: 100% (2/2), 1 KiB, done.\n" + b"x" * 200_000
+        b"remote: \x1b]0;ev\xc2\x9bil\x07hi hunter2\n"
+        + b"".join(b"Receiving objects:  %d%%\r" % percent for percent in range(6))
+        + b"Receiving objects: 100% (2/2), 1 KiB, done.\nFrom https://h/r\n * [new ref] a -> refs/lamina/a\n"
+        + b"x" * 200_000
     )
     with path.open("rb") as stream:
         words.read(stream)
 
-    assert lines[0] == b"remote: ]0;evilhi ***\n"
-    assert lines[1] == b"Receiving objects: 100% (2/2), 1 KiB, done.\n"
-    assert status == [("Receiving objects", 1, 2), ("Receiving objects", 2, 2)]
-    assert sum(len(line) for line in lines[2:]) >= 200_000
+    assert lines[:4] == [
+        b"remote: ]0;evilhi ***\n",
+        b"Receiving objects:  2%\n",
+        b"Receiving objects:  5%\n",
+        b"Receiving objects: 100% (2/2), 1 KiB, done.\n",
+    ]
+    assert sum(len(line) for line in lines[4:]) >= 200_000
 
 
 def test_output_has_a_cap(tmp_path: Path):

@@ -13,6 +13,7 @@ from lamina.git_url import (
     is_commit,
     parse_git_url,
     parse_remote,
+    read_git_url,
     to_source,
 )
 
@@ -222,6 +223,28 @@ def test_a_password_is_in_the_source_only():
     with pytest.raises(InputError) as caught:
         parse_remote("https://alice:hunter2@h/r .git")
     assert "hunter2" not in caught.value.diagnostics()
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "ref", "subdir"),
+    [
+        ("h/o/r", "https://h/o/r", "", ""),
+        ("https://h/o/r#a:b", "https://h/o/r", "a", "b"),
+        ("http://h:80/o/r?ref=a", "http://h:80/o/r", "a", ""),
+        ("git@h:r", "git@h:r", "", ""),
+    ],
+)
+def test_a_text_that_is_known_to_be_git_may_be_shorter(text, address, ref, subdir):
+    """B6: as llb.Git takes it."""
+    url = read_git_url(text)
+
+    assert (url.remote.address, url.ref, url.subdir) == (address, ref, subdir)
+
+
+@pytest.mark.parametrize("text", ["file:///x", "ext::sh", "/etc", "", "httpx://h/r", "h"])
+def test_other_transports_are_refused(text):
+    with pytest.raises(InputError):
+        read_git_url(text)
 
 
 ANY = st.text(max_size=60)
