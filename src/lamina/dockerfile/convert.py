@@ -14,7 +14,7 @@ from lamina.dockerfile.convert_sources import Conversion
 from lamina.dockerfile.convert_stage import StageState, start_stage
 from lamina.dockerfile.graph import GraphBuilder
 from lamina.dockerfile.instructions import Dockerfile, Stage
-from lamina.dockerfile.stages import find_target, needed_stages
+from lamina.dockerfile.stages import find_target
 from lamina.errors import SourceRange
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.oci.platform import Platform, host_platform
@@ -98,13 +98,9 @@ def convert(dockerfile: Dockerfile, options: ConvertOptions, resolve_image: Reso
         NotYetError: something of the language that is not carried out yet.
     """
     graph = GraphBuilder(dockerfile.filename, dockerfile.text)
-    conversion = Conversion(dockerfile, options, resolve_image, graph)
+    conversion = Conversion(dockerfile, options, resolve_image, graph, _convert_stage)
     target = find_target(dockerfile, options.target)
-    done: dict[int, StageState] = {}
-    conversion.stages = done
-    for stage in needed_stages(dockerfile, target, conversion):
-        done[stage.number] = _convert_stage(stage, conversion)
-    final = done[target.number]
+    final = conversion.stage(target)
     config = final.finish(options.labels)
     definition = graph.finish(conversion.settle_context(final.node_or_empty()))
     warnings = tuple(Warning(rule, text, where) for rule, text, where in conversion.warnings)

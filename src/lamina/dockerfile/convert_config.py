@@ -78,7 +78,7 @@ def convert_user(item: ins.User, state: StageState) -> None:
 def convert_expose(item: ins.Expose, state: StageState) -> None:
     """EXPOSE: ports and ranges of them."""
     exposed = state.config.get("ExposedPorts") or {}
-    words = [word for text in item.ports for word in state.split(text, item.source)]
+    words = [word for text in sorted(item.ports) for word in state.split(text, item.source)]
     ports = [port for word in words for port in expand_ports(word, item.source)]
     exposed.update({port: {} for port in ports})
     state.config["ExposedPorts"] = exposed

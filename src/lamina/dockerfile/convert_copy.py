@@ -124,6 +124,8 @@ def _add_source(actions: _Actions, text: str, given: _Given, state: StageState, 
     """Copy one source: from git, from a URL, or from the context, a stage or an image."""
     item, conversion = given.item, state.conversion
     repository = None if isinstance(item, ins.Copy) and item.from_ else parse_git_url(text)
+    if repository is not None and repository.like_a_path:
+        repository = None  # `github.com/o/r` is a path here; contexts alone take it for a repository
     if repository is not None or _is_url(text):
         if isinstance(item, ins.Copy):
             raise InputError(

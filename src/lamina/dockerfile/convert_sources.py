@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lamina.dockerfile import instructions as ins
 from lamina.dockerfile.graph import GraphBuilder, Node
-from lamina.dockerfile.stages import earlier_stage
+from lamina.dockerfile.stages import circle, earlier_stage, needed_stages
 from lamina.dockerfile.suggest import did_you_mean
 from lamina.dockerfile.words import Words
 from lamina.errors import Error, InputError, SourceRange
@@ -38,9 +39,16 @@ class Conversion:
     """What all stages of one conversion share."""
 
     def __init__(
-        self, dockerfile: ins.Dockerfile, options: ConvertOptions, resolve: ResolveImage, graph: GraphBuilder
+        self,
+        dockerfile: ins.Dockerfile,
+        options: ConvertOptions,
+        resolve: ResolveImage,
+        graph: GraphBuilder,
+        convert_stage: Callable[[ins.Stage, Conversion], StageState],
     ) -> None:
         self.dockerfile, self.options, self.resolve, self.graph = dockerfile, options, resolve, graph
+        self._convert_stage = convert_stage
+        self._open: set[int] = set()
         self.words = Words(dockerfile.escape)
         self.stages: dict[int, StageState] = {}
         self.warnings: list[tuple[str, str, SourceRange | None]] = []
@@ -66,6 +74,20 @@ class Conversion:
                 elif default is not None:
                     values[name] = self.words.word(default, values, arg.source).text
         return values
+
+    def stage(self, stage: ins.Stage) -> StageState:
+        """Return a stage carried out, and first all that it needs; each once.
+
+        Raises:
+            InputError: stages that need each other, also by an ONBUILD of a base.
+        """
+        for needed in needed_stages(self.dockerfile, stage, self, self.stages):
+            if needed.number in self._open:
+                raise circle(stage, needed)
+            self._open.add(needed.number)
+            self.stages[needed.number] = self._convert_stage(needed, self)
+            self._open.remove(needed.number)
+        return self.stages[stage.number]
 
     def base_name(self, stage: ins.Stage) -> str:
         """Return what a stage's FROM names, variables put in."""
@@ -180,7 +202,7 @@ class Conversion:
         if context is not None and (found is None or found.number not in self.stages):
             return self.named_source(name, context, platform, f"[{state.label}]")[0]
         if found is not None:
-            return self.stages[found.number].node
+            return self.stage(found).node
         if name == "scratch":
             return None
         if name.isdigit():

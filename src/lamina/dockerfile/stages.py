@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING
 
 from lamina.dockerfile.instructions import Copy, Dockerfile, Onbuild, Run, Stage
@@ -32,13 +32,17 @@ def find_target(dockerfile: Dockerfile, name: str) -> Stage:
     return found
 
 
-def needed_stages(dockerfile: Dockerfile, target: Stage, conversion: Conversion) -> list[Stage]:
-    """Return the stages below the target, each after those it needs.
+def needed_stages(
+    dockerfile: Dockerfile, target: Stage, conversion: Conversion, done: Container[int] = ()
+) -> list[Stage]:
+    """Return the stages below the target and itself, each after those it needs; without the numbers in `done`.
 
     Raises:
         InputError: stages that need each other.
     """
     order: list[Stage] = []
+    if target.number in done:
+        return order
     state: dict[int, str] = {}
     stack: list[tuple[Stage, Iterator[Stage]]] = [(target, iter(_below(dockerfile, target, conversion)))]
     state[target.number] = "open"
@@ -46,12 +50,8 @@ def needed_stages(dockerfile: Dockerfile, target: Stage, conversion: Conversion)
         stage, rest = stack[-1]
         for below in rest:
             if state.get(below.number) == "open":
-                raise InputError(
-                    f"stages need each other in a circle: {_label(stage)} needs {_label(below)}",
-                    source=stage.base.source,
-                    hint="a stage may copy only from stages that do not need it",
-                )
-            if below.number not in state:
+                raise circle(stage, below)
+            if below.number not in state and below.number not in done:
                 state[below.number] = "open"
                 stack.append((below, iter(_below(dockerfile, below, conversion))))
                 break
@@ -60,6 +60,15 @@ def needed_stages(dockerfile: Dockerfile, target: Stage, conversion: Conversion)
             order.append(stage)
             stack.pop()
     return order
+
+
+def circle(stage: Stage, below: Stage) -> InputError:
+    """Return the error for stages that need each other."""
+    return InputError(
+        f"stages need each other in a circle: {_label(stage)} needs {_label(below)}",
+        source=stage.base.source,
+        hint="a stage may copy only from stages that do not need it",
+    )
 
 
 def _below(dockerfile: Dockerfile, stage: Stage, conversion: Conversion) -> list[Stage]:

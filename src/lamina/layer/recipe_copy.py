@@ -182,7 +182,7 @@ class Copier:
         prefix = f"{folder}/" if folder else ""
         parent, _, name = entry.path.rpartition("/")
         parent = clean_path(prefix + self._resolve_below(prefix, parent))
-        draft.make_dirs(parent, DIRECTORY_MODE, self._options.owner, self._now)
+        draft.make_dirs(parent, DIRECTORY_MODE, None, self._now)  # those the archive implies are root's
         path = f"{parent}/{name}" if parent else name
         there = draft.lookup(path)
         uid, gid = self._options.owner or (entry.uid, entry.gid)
