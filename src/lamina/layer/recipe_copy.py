@@ -144,7 +144,7 @@ class Copier:
         """Return the source's entry as it is at the destination."""
         options = self._options
         uid, gid = options.owner or (entry.uid, entry.gid)
-        mode = entry.mode
+        mode = 0o777 if entry.kind == "l" else entry.mode  # links have no mode of their own, whatever an archive says
         if entry.kind != "l":
             if self._change is not None:
                 mode = self._change(mode, entry.kind == "d")
