@@ -116,6 +116,56 @@ def test_files_and_config_come_out_as_docker_makes_them(lamina: Lamina, tmp_path
     assert {name: got.get(name) for name in differs} == {name: expected.get(name) for name in differs}
 
 
+STEPS = """\
+FROM base
+RUN mkdir /d /d/s /e && echo 1 >/d/a && echo 2 >/d/s/b && echo f >/f && ln -s d /l && echo h >/h && ln /h /h2
+RUN mkdir /new /new/sub && echo x >/new/sub/x
+RUN rm -rf /d && mkdir /d && mkdir /d/s && echo 2 >/d/s/b
+RUN mkdir /gone && echo x >/gone/x && rm -r /gone
+RUN touch /tmp/x && rm /tmp/x
+RUN chmod 700 /e
+RUN rm /f && mkdir /f && echo x >/f/x
+RUN rm -rf /f && ln -s /d /f
+RUN rm /l && echo y >/l
+RUN echo z >>/h
+RUN mv /e /e2
+RUN rm -r /d/s && rm /h
+RUN rm -r /new && echo x >/new
+RUN echo q >/f/q
+"""
+
+
+def test_each_step_gives_the_layer_that_docker_packs(lamina: Lamina, tmp_path: Path, dockerd: Docker):  # noqa: F811
+    """Whiteouts, opaque marks and directories on the way: entry by entry, layer by layer."""
+    context = busybox_context(tmp_path / "ctx", STEPS)
+    dockerd.run("build", "-q", "--network=host", "-t", "theirs-steps", str(context))
+    dockerd.run("save", "-o", str(tmp_path / "theirs.tar"), "theirs-steps")
+    lamina.build(context, "-t", "ours", "-o", f"type=docker,dest={tmp_path / 'ours.tar'}")
+
+    theirs, ours = saved_layers(tmp_path / "theirs.tar"), saved_layers(tmp_path / "ours.tar")
+
+    assert ours.count({}) == 1  # of a step that left nothing; docker makes no layer of it
+    assert [layer for layer in ours[1:] if layer] == theirs[1:]  # the first is the base
+
+
+def saved_layers(archive: Path) -> list[dict[str, tuple[object, ...]]]:
+    """Return what is in each layer of a saved image: kind, mode, owner, target; marks count by their name."""
+    layers = []
+    with tarfile.open(archive) as image:
+        (manifest,) = json.load(image.extractfile("manifest.json"))  # type: ignore[arg-type]
+        for name in manifest["Layers"]:
+            with tarfile.open(fileobj=image.extractfile(name), mode="r|*") as layer:
+                found: dict[str, tuple[object, ...]] = {}
+                for member in layer:
+                    mark = os.path.basename(member.name).startswith(".wh.")
+                    what = (member.type, member.mode & 0o7777, member.uid, member.gid, member.linkname)
+                    found[member.name.removeprefix("./").rstrip("/")] = () if mark else what
+                if "etc" in found:
+                    del found["etc"]  # docker's own mount points
+                layers.append(found)
+    return layers
+
+
 def test_docker_loads_and_runs_what_we_write(lamina: Lamina, tmp_path: Path, dockerd: Docker):  # noqa: F811
     context = busybox_context(tmp_path / "ctx", 'FROM base\nRUN echo built > /x\nCMD ["cat", "/x"]\n')
     lamina.build(context, "-t", "loaded:1", "-o", f"type=docker,dest={tmp_path / 'd.tar'}")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from lamina.cancel import Cancel
     from lamina.layer.entry import Entry, Item
+    from lamina.layer.ledger import Lower
 
 __all__ = ["Compression", "Ingest", "Packed", "pack", "recompress", "scan"]
 
@@ -91,7 +92,7 @@ def pack(
 
 
 def scan(
-    stream: BinaryIO, *, expected: Digest | None = None, cancel: Cancel | None = None
+    stream: BinaryIO, *, expected: Digest | None = None, cancel: Cancel | None = None, lower: Lower | None = None
 ) -> tuple[list[Entry], Digest]:
     """Return what is in a layer's blob, with the digests of all contents, and its diffID.
 
@@ -99,12 +100,13 @@ def scan(
         stream: the blob, compressed or not (found out by its first bytes); stays open.
         expected: the diffID it must have.
         cancel: checked for every MiB.
+        lower: what lies below the layer (see `ledger.Ledger`); None: not known.
 
     Raises:
         TarError, CompressionError: the blob is damaged or hostile.
         DiffIdError: the content is not what it should be.
     """
-    ledger = Ledger()
+    ledger = Ledger(lower)
     with LayerStream(stream.read, cancel) as source:
         for entry, read in iter_entries(source.read):
             placed = ledger.place(entry).entry

@@ -98,7 +98,7 @@ def compressor(compression: Compression) -> Compressor:
 
 def sniff(head: bytes) -> str:
     """Return the compression that the first bytes show: gzip, zstd, bzip2, xz, or "uncompressed"."""
-    if head.startswith(b"\x1f\x8b"):
+    if head.startswith(b"\x1f\x8b\x08"):
         return "gzip"
     if head.startswith(b"\x28\xb5\x2f\xfd") or (head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50):
         return "zstd"

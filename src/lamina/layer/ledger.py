@@ -8,8 +8,8 @@ Rules (image-spec layer.md, "Applying Changesets"; where it is silent, what cont
   * a later entry replaces an earlier one of the same path, with all below it, but a directory merges with a directory;
   * a whiteout hides what lies in lower layers, never what is in this one: with a directory of this layer, in either
     order, it makes it opaque; an opaque mark (kind "w", `opaque`) does so to the directory it names;
-  * symbolic links of this layer in the parents of a path are followed inside the root; parents that are missing are
-    made ("implied"); a file as a parent is an error;
+  * symbolic links in the parents of a path, of this layer or seen in the layers below, are followed inside the root;
+    parents that are missing are made ("implied") with what they are below; a file as a parent is an error;
   * a hard link names a file of this layer that stands before it, or one of a lower layer that this one does not hide.
     When the name that holds the data is replaced, the next link takes the data over.
 
@@ -61,7 +61,8 @@ class Ledger:
     """The table of a layer under way.
 
     Args:
-        below: what lies below the layer, to check hard links against; None with `whole` false means: not known.
+        below: what lies below the layer, for hard links to it, links in the way and implied directories; None with
+            `whole` false means: not known.
         whole: nothing lies below unless `below` says so.
 
     Attributes:
@@ -122,12 +123,20 @@ class Ledger:
     def finish(self) -> list[Entry]:
         """Return the layer's entries in order.
 
-        A directory that is opaque but has no entry of its own gets one: root's, 0755, time 0.
+        A directory that is opaque but has no entry of its own gets one, see `implied`.
         """
         for path in sorted(self.opaque):
             if path not in self.entries:
-                self.entries[path] = Entry(path, "d", 0o755, opaque=True)
+                self.entries[path] = self.implied(path)._replace(opaque=True)
         return list(self.entries.values())
+
+    def implied(self, path: str) -> Entry:
+        """Return what a directory without an entry is: as seen below, else root's, 0755, time 0.
+
+        An opaque mark takes the content below away, not the directory; a whiteout takes both.
+        """
+        found = self._seen_below(path)
+        return found if found is not None and found.kind == "d" else Entry(path, "d", 0o755)
 
     def is_cut(self, path: str) -> bool:
         """Tell whether what lower layers have at the directory `path` is hidden by this layer."""
@@ -216,8 +225,7 @@ class Ledger:
             raise TarError(f"a hard link to {target!r}, which is a directory", entry.path)
         if self._below is None and not self._whole:
             return None
-        hidden = target in self._hidden or self.is_cut(target.rpartition("/")[0])
-        found = None if hidden or self._below is None else self._below.lookup(target)
+        found = self._seen_below(target)
         if found is None or found.kind in "dw":
             raise TarError(f"a hard link to {target!r}, which is not there", entry.path)
         return found
@@ -239,7 +247,7 @@ class Ledger:
                 continue
             step = f"{done}/{part}" if done else part
             if step not in self.folders:
-                there = self.entries.get(step)
+                there = self._link_at(step) or self.entries.get(step)
                 if there is not None and there.kind == "l":
                     links += 1
                     if links > MAX_LINKS:
@@ -267,7 +275,7 @@ class Ledger:
         self._note_child(path)
 
     def _follow_parent(self, path: str) -> str:
-        """Return `path` with the links of this layer in its parents followed; nothing is made."""
+        """Return `path` with the links in its parents followed; nothing is made."""
         done = ""
         pending = path.split("/")[::-1]
         links = 0
@@ -277,14 +285,27 @@ class Ledger:
                 done = done.rpartition("/")[0]
             elif part not in ("", "."):
                 step = f"{done}/{part}" if done else part
-                there = self.entries.get(step) if pending and step not in self.folders else None
-                if there is not None and there.kind == "l" and (links := links + 1) <= MAX_LINKS:
+                there = self._link_at(step) if pending and step not in self.folders else None
+                if there is not None and (links := links + 1) <= MAX_LINKS:
                     if there.target.startswith("/"):
                         done = ""
                     pending.extend(there.target.split("/")[::-1])
                 else:
                     done = step
         return done
+
+    def _link_at(self, path: str) -> Entry | None:
+        """Return the symbolic link that is seen at `path`, in this layer or else below."""
+        there = self.entries.get(path)
+        if there is None:
+            there = self._seen_below(path)
+        return there if there is not None and there.kind == "l" else None
+
+    def _seen_below(self, path: str) -> Entry | None:
+        """Return what the lower layers have at `path`, None if this layer hides it or they are not known."""
+        if self._below is None or path in self._hidden or (path and self.is_cut(path.rpartition("/")[0])):
+            return None
+        return self._below.lookup(path)
 
     # -- the table
 

@@ -81,7 +81,11 @@ def iter_entries(read: Read, *, whiteouts: bool = True, clamp: bool = True) -> I
         header = parse_header(block)
         while header.typeflag in b"xgLK":
             meta.add(header, stream)
-            header = parse_header(stream.needed_block(meta.name))
+            block = stream.block() if meta.only_global else stream.needed_block(meta.name)
+            if block is None or (block == ZERO_BLOCK and meta.only_global and _at_end(stream)):
+                stream.drain()  # `git archive` of an empty tree
+                return
+            header = parse_header(block)
         entry, body = _parse_entry(header, meta, stream, whiteouts, clamp)
         if entry is not None:
             yield entry, body.read
@@ -214,9 +218,10 @@ class _Meta:
         records: PAX records, the last one of a key.
         sparse: records of a sparse map in their order; 0.0 repeats keys.
         name: long name so far, for messages.
+        only_global: no header so far belongs to the entry that follows, so that none need follow.
     """
 
-    __slots__ = ("_bytes", "link", "long", "name", "records", "sparse")
+    __slots__ = ("_bytes", "link", "long", "name", "only_global", "records", "sparse")
 
     def __init__(self) -> None:
         self.records: dict[bytes, bytes] = {}
@@ -224,6 +229,7 @@ class _Meta:
         self.long: bytes | None = None
         self.link: bytes | None = None
         self.name = ""
+        self.only_global = True
         self._bytes = 0
 
     def add(self, header: Header, stream: Stream) -> None:
@@ -233,6 +239,7 @@ class _Meta:
             TarError: it is malformed, or too large together with those before.
         """
         self.name = _decode(header.name)
+        self.only_global = self.only_global and header.typeflag == b"g"
         self._bytes += header.size + BLOCK
         if self._bytes > MAX_HEADER:
             raise TarError(f"more than {MAX_HEADER} bytes of headers for one entry", self.name)
@@ -258,17 +265,19 @@ def _parse_entry(
     records = meta.records
     raw = records.get(b"path") or meta.long or header.name
     shown = _decode(raw)
+    if meta.long is not None and b"path" in records and meta.long != records[b"path"]:
+        raise TarError(f"an entry with two names (readers differ on which counts): {_decode(meta.long[:100])!r}", shown)
     kind = _KINDS.get(header.typeflag)
     if kind is None:
         raise TarError(f"an entry of the unknown type {header.typeflag!r}", shown)
-    if kind == "f" and raw.endswith(b"/") and header.typeflag != b"S":
-        kind = "d"  # how v7 wrote directories
     size = header.size
     if b"size" in records:
         size = parse_decimal(records[b"size"], "size", shown)
     if kind != "f":
         size = 0
     body: Body | SparseBody = Body(stream, size, shown)
+    if kind == "f" and raw.endswith(b"/") and header.typeflag != b"S":
+        kind, size = "d", 0  # how v7 wrote directories; data that comes with one is skipped, not taken for headers
     if kind == "f" and (header.typeflag == b"S" or (meta.sparse and is_sparse_pax(meta.sparse))):
         raw, sparse = _open_sparse(header, meta, stream, size, raw)
         stream.holes += max(0, sparse.size - size)

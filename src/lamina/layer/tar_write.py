@@ -5,6 +5,8 @@ they were written, with the sha256 of every file's content, which is worked out 
 header before the entries that ustar cannot hold (long or not ASCII names, large numbers, xattrs). Owners have no
 names; times are whole seconds, as BuildKit and docker write them; whiteouts are `.wh.` files (image-spec layer.md).
 
+The first bytes never look like those of a compressed stream (a name may): readers go by them.
+
 Invariants: the same items give the same bytes; a file has exactly the size its entry says and the digest its content
 promises, or nothing counts: `ContentChangedError`. Must not: sort, merge duplicates, compress, follow links.
 
@@ -18,6 +20,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 from zlib import adler32
 
+from lamina.layer.compress import sniff
 from lamina.layer.entry import Entry, FileSlice
 from lamina.layer.errors import ContentChangedError, LayerError, show_name
 from lamina.layer.slices import CHUNK, SliceOpener, iter_chunks, read_small
@@ -85,6 +88,7 @@ class _Writer:
         self._parts: list[bytes] = []
         self._pending = 0
         self._slices = SliceOpener()
+        self._first = True
 
     def add(self, entry: Entry, content: Content) -> Entry:
         """Write one entry and return it as written."""
@@ -123,6 +127,10 @@ class _Writer:
 
     def _flush(self) -> None:
         data = b"".join(self._parts)
+        if self._first:
+            self._first = False
+            if sniff(data) != "uncompressed":
+                data = _pax({b"comment": b"-"}, b"first") + data
         self._parts.clear()
         self._pending = 0
         if data:

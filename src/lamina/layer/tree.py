@@ -31,7 +31,7 @@ from lamina.layer.ledger import Ledger
 from lamina.layer.slices import CHUNK, SliceOpener, iter_chunks
 from lamina.layer.tar_read import iter_entries
 from lamina.layer.tree_remove import remove_at, remove_tree
-from lamina.layer.tree_walk import tree_items, walk_tree
+from lamina.layer.tree_walk import settle, tree_items, walk_tree
 from lamina.layer.xattr import set_xattrs
 from lamina.rooted import open_beneath, open_root
 
@@ -46,13 +46,12 @@ if TYPE_CHECKING:
 
     Read = Callable[[int], bytes]
 
-__all__ = ["TreeWriter", "remove_tree", "tree_items", "unpack", "walk_tree"]
+__all__ = ["TreeWriter", "remove_tree", "settle", "tree_items", "unpack", "walk_tree"]
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_DIRECTORY
 _MAX_FOLDERS = 64
 _NODES = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
-_IMPLIED = Entry("", "d", 0o755)
 
 
 class TreeWriter:
@@ -79,7 +78,6 @@ class TreeWriter:
         cancel: Cancel | None = None,
     ) -> None:
         self._opaque = f"{flavour}.overlay.opaque"
-        self._lower = lower
         self._lower_content = lower_content
         self._cancel = cancel
         self._ledger = Ledger(lower, whole=lower is None)
@@ -288,9 +286,13 @@ class TreeWriter:
 
     def _copy_up(self, entry: Entry, step: Step) -> None:
         data = step.lower
-        if data is None or data.kind != "f" or self._lower_content is None:
+        if data is None or self._lower_content is None:
             raise TarError(f"a hard link to {entry.target!r}, which is not in this layer", entry.path)
-        self._write_file(data._replace(path=entry.path), step.replaced, self._lower_content(data))
+        copy = data._replace(path=entry.path)
+        if data.kind == "f":
+            self._write_file(copy, step.replaced, self._lower_content(data))
+        else:
+            self._write_other(copy, step)
 
     # -- directories
 
@@ -339,9 +341,7 @@ class TreeWriter:
     def _folder_entry(self, path: str) -> Entry:
         """Return the metadata a directory is to have."""
         entry = self._ledger.entries.get(path)
-        if entry is None and self._lower is not None and not self._ledger.is_cut(path):
-            entry = self._lower.lookup(path)
-        return entry if entry is not None and entry.kind == "d" else _IMPLIED
+        return entry if entry is not None and entry.kind == "d" else self._ledger.implied(path)
 
     def _finish_folder(self, path: str, entry: Entry) -> None:
         fd = open_beneath(self._root_fd, path or ".", os.O_RDONLY | os.O_DIRECTORY)

@@ -20,6 +20,8 @@ from lamina.layer.xattr import read_xattrs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from lamina.layer.ledger import Lower
+
 MAX_PATH = 4095
 _KINDS = {
     stat.S_IFREG: "f", stat.S_IFDIR: "d", stat.S_IFLNK: "l", stat.S_IFCHR: "c", stat.S_IFBLK: "b", stat.S_IFIFO: "p",
@@ -55,6 +57,39 @@ def tree_items(root: str | os.PathLike[str], entries: Iterable[Entry]) -> Iterat
     base = os.fspath(root)
     for entry in entries:
         yield Item(entry, FileSlice(base, entry.path, 0, entry.digest) if entry.kind == "f" else None)
+
+
+def settle(entries: Iterable[Entry], below: Lower) -> list[Entry]:
+    """Return the entries of an upper directory without the marks that hide nothing.
+
+    Overlayfs calls every directory opaque that it makes where nothing was, to save itself a lookup; and what a step
+    hid may have been there for this step only (mount points). In a layer such marks would hide what is not meant.
+
+    Args:
+        entries: as `walk_tree` gives them: a directory before what is in it.
+        below: what the chain shows that the step stood on.
+    """
+    cut: set[str] = set()
+    kept = []
+    for entry in entries:
+        if entry.kind == "w" or entry.opaque:
+            hides = not _is_under(cut, entry.path) and below.lookup(entry.path) is not None
+            if entry.opaque:
+                cut.add(entry.path)
+                entry = entry._replace(opaque=hides)
+            elif not hides:
+                continue
+        kept.append(entry)
+    return kept
+
+
+def _is_under(folders: set[str], path: str) -> bool:
+    """Tell whether one of the folders is above `path`."""
+    while path:
+        path = path.rpartition("/")[0]
+        if path in folders:
+            return True
+    return False
 
 
 class _Walker:

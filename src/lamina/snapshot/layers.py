@@ -21,9 +21,9 @@ from lamina.cancel import Cancel
 from lamina.errors import StorageError
 from lamina.layer.blob import Packed, pack, scan
 from lamina.layer.compress import Compression
-from lamina.layer.entry import Entry, Item
+from lamina.layer.entry import Content, Entry, Item
 from lamina.layer.index import Index
-from lamina.layer.tree import TreeWriter, remove_tree, tree_items, unpack, walk_tree
+from lamina.layer.tree import TreeWriter, remove_tree, settle, tree_items, unpack, walk_tree
 from lamina.layer.union import Union
 from lamina.layer.view import ChainView
 from lamina.oci.chain import extend_chain
@@ -97,12 +97,14 @@ class Layers:
                 pass  # it is derived: made again below
         with self._making("index", row.id, cancel):
             row = self.rows.get(row.id)
-            if row.tree:
-                return self._keep_index(row.id, walk_tree(self.tree_path(row.id), self.flavour))
+            below = _LazyUnion(self, row.parent, cancel)
+            if row.tree and (row.blob is None or not self.store.has(Digest(row.blob))):
+                return self._keep_index(row.id, self._read_upper(self.tree_path(row.id), below))
             self._fetch_missing(row, cancel)
             assert row.blob is not None
             with self.store.open(Digest(row.blob)) as stream:
-                entries, _ = scan(stream, expected=Digest(row.diff_id) if row.diff_id else None, cancel=cancel)
+                expected = Digest(row.diff_id) if row.diff_id else None
+                entries, _ = scan(stream, expected=expected, cancel=cancel, lower=below)
             return self._keep_index(row.id, entries)
 
     def union(self, ref: LayerRef, cancel: Cancel) -> Union:
@@ -154,7 +156,8 @@ class Layers:
         making = self.scratch("t")
         making.mkdir()
         try:
-            writer = TreeWriter(making, self.flavour, lower=_LazyUnion(self, row.parent, cancel))
+            below = _LazyUnion(self, row.parent, cancel)
+            writer = TreeWriter(making, self.flavour, below, below.content, cancel)
             with self.store.open(Digest(row.blob)) as stream:
                 entries = unpack(stream, writer, expected=Digest(row.diff_id) if row.diff_id else None, cancel=cancel)
             self._publish_tree(making, path)
@@ -187,33 +190,44 @@ class Layers:
 
     def add_upper(self, parent: LayerRef, upper: Path, description: str) -> LayerRef:
         """Make a step's upper directory a layer on `parent`."""
-        entries = walk_tree(upper, self.flavour)
-        size = sum(entry.size for entry in entries)
-        new = self.rows.add(parent.layer, description=description, size=size)
-        self._publish_tree(upper, self.tree_path(new))
-        self._keep_index(new, entries)
-        self.rows.update(new, tree=1)
+        entries = self._read_upper(upper, _LazyUnion(self, parent.layer, Cancel()))
+        return self._adopt(parent, upper, entries, description)
+
+    def _read_upper(self, tree: Path, below: _LazyUnion) -> list[Entry]:
+        return settle(walk_tree(tree, self.flavour, below.lookup("")), below)
+
+    def _adopt(self, parent: LayerRef, tree: Path, entries: list[Entry], description: str) -> LayerRef:
+        """Make a finished tree a layer; on a failure neither it nor its row stays."""
+        new = self.rows.add(parent.layer, description=description, size=sum(entry.size for entry in entries))
+        try:
+            self._publish_tree(tree, self.tree_path(new))
+            self._keep_index(new, entries)
+            self.rows.update(new, tree=1)
+        except BaseException:
+            self._forget(new)
+            raise
         return LayerRef(new)
+
+    def _forget(self, layer: int) -> None:
+        with self._guard:
+            self._indexes.pop(layer, None)
+        self.rows.discard(layer)
+        remove_tree(self.tree_path(layer))
+        self.index_path(layer).unlink(missing_ok=True)
 
     def add_tree(self, parent: LayerRef, items: Iterable[Item], description: str, cancel: Cancel) -> LayerRef:
         """Write a recipe out as a tree and make it a layer on `parent`."""
         making = self.scratch("t")
         making.mkdir(mode=0o755)
         try:
-            writer = TreeWriter(making, self.flavour, lower=_LazyUnion(self, parent.layer, cancel))
-            entries = []
-            for item in items:
-                cancel.check()
-                entries.append(writer.add(item.entry, item.content))
-            writer.finish()
+            with TreeWriter(making, self.flavour, _LazyUnion(self, parent.layer, cancel), None, cancel) as writer:
+                for entry, content in items:
+                    writer.add(entry, content)
+                entries = writer.finish()
+            return self._adopt(parent, making, entries, description)
         except BaseException:
             remove_tree(making)
             raise
-        new = self.rows.add(parent.layer, description=description, size=sum(entry.size for entry in entries))
-        self._publish_tree(making, self.tree_path(new))
-        self._keep_index(new, entries)
-        self.rows.update(new, tree=1)
-        return LayerRef(new)
 
     def add_blob(
         self, parent: LayerRef, items: Iterable[Item], description: str, compression: Compression, cancel: Cancel
@@ -345,6 +359,10 @@ class _LazyUnion:
         if self._parent is None:
             return None
         return self._layers.union(LayerRef(self._parent), self._cancel).lookup(path)
+
+    def content(self, entry: Entry) -> Content:
+        """Return where the content of a file that `lookup` showed lies; makes the tree it is in."""
+        return self._layers.view(LayerRef(self._parent), self._cancel).content(entry)
 
 
 def _base36(number: int) -> str:

@@ -114,6 +114,10 @@ class LayerRows:
         sets = ", ".join(f"{name} = ?" for name in values)
         self._state.execute(f"UPDATE layer SET {sets} WHERE id = ?", [*values.values(), layer])
 
+    def discard(self, layer: int) -> None:
+        """Remove the row of a layer that could not be finished; nothing points to it yet."""
+        self._state.execute("DELETE FROM layer WHERE id = ?", (layer,))
+
     def touch(self, layer: int | None) -> None:
         """Stamp a chain as used now."""
         now = time.time()
