@@ -91,6 +91,7 @@ test)
     need newuidmap uidmap
     need skopeo skopeo
     need umoci umoci
+    need bsdtar libarchive-tools
     need buildah buildah
     need dockerd docker.io
     need docker docker.io

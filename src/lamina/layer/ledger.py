@@ -13,11 +13,13 @@ Rules (image-spec layer.md, "Applying Changesets"; where it is silent, what cont
   * a hard link names a file of this layer that stands before it, or one of a lower layer that this one does not hide.
     When the name that holds the data is replaced, the next link takes the data over.
 
-Invariants: `entries` has no hard link whose target is a hard link; the parents of every entry are directories.
+Invariants: the parents of every entry are directories; what `finish` returns has no hard link to a hard link (until
+then the targets may be names that others have taken over). Every step's cost is that of what it takes in or out.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lamina.layer.entry import Entry
@@ -57,6 +59,21 @@ class Step(NamedTuple):
     source: str = ""
 
 
+class _Group:
+    """The hard links to one file.
+
+    Attributes:
+        data: the name that has the data: of this layer, or of a lower one.
+        names: the links to it, oldest first.
+    """
+
+    __slots__ = ("data", "names")
+
+    def __init__(self, data: str) -> None:
+        self.data = data
+        self.names: OrderedDict[str, None] = OrderedDict()
+
+
 class Ledger:
     """The table of a layer under way.
 
@@ -78,7 +95,8 @@ class Ledger:
         self._below = below
         self._whole = whole
         self._hidden: set[str] = set()  # every path a whiteout named
-        self._links: dict[str, dict[str, None]] = {}  # name with the data -> hard links to it
+        self._links: dict[str, _Group] = {}  # name with the data -> hard links to it
+        self._group_of: dict[str, _Group] = {}  # hard link -> the same
         self._children: dict[str, set[str]] | None = None  # made when a directory is replaced for the first time
 
     def place(self, entry: Entry) -> Step:
@@ -125,6 +143,9 @@ class Ledger:
 
         A directory that is opaque but has no entry of its own gets one, see `implied`.
         """
+        for path, group in self._group_of.items():
+            if self.entries[path].target != group.data:
+                self.entries[path] = self.entries[path]._replace(target=group.data)
         for path in sorted(self.opaque):
             if path not in self.entries:
                 self.entries[path] = self.implied(path)._replace(opaque=True)
@@ -197,7 +218,7 @@ class Ledger:
         target = self._follow_parent(entry.target)
         data = self.entries.get(target)
         if data is not None and data.kind == "h":
-            target = data.target
+            target = self._group_of[target].data
             data = self.entries.get(target)
         path = entry.path
         if target == path and data is not None:
@@ -212,9 +233,12 @@ class Ledger:
             raise TarError("a file that an earlier hard link of this layer names", path)
         if data is not None and target not in self.entries:
             raise TarError(f"a hard link to {target!r}, which it replaces", path)
-        names = self._links.setdefault(target, {})
-        source = target if data is not None else next(iter(names), "")
-        names[path] = None
+        group = self._links.get(target)
+        if group is None:
+            group = self._links[target] = _Group(target)
+        source = target if data is not None else next(iter(group.names), "")
+        group.names[path] = None
+        self._group_of[path] = group
         entry = entry._replace(target=target)
         self._add(entry)
         return Step(entry, made, replaced, None if source else lower, source)
@@ -337,18 +361,18 @@ class Ledger:
         """Take one entry out; the next hard link to it takes its data over."""
         old = self.entries.pop(path)
         if old.kind == "h":
-            names = self._links[old.target]
-            names.pop(path, None)
-            if not names:
-                del self._links[old.target]
+            group = self._group_of.pop(path)
+            del group.names[path]
+            if not group.names:
+                del self._links[group.data]
         elif path in self._links:
-            names = self._links.pop(path)
-            heir, *others = names
+            group = self._links.pop(path)
+            heir, _ = group.names.popitem(last=False)
+            del self._group_of[heir]
             self.entries[heir] = old._replace(path=heir)
-            for name in others:
-                self.entries[name] = self.entries[name]._replace(target=heir)
-            if others:
-                self._links[heir] = dict.fromkeys(others)
+            if group.names:
+                group.data = heir  # `finish` tells the others: an archive may replace one name after the other
+                self._links[heir] = group
         return old.kind
 
     def _known_children(self) -> dict[str, set[str]]:

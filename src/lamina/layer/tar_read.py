@@ -149,14 +149,18 @@ class Stream:
             TarError: the stream ends (unless `partly`).
         """
         data = self.some(size)
-        while len(data) < size:
-            more = self.some(size - len(data))
+        if len(data) == size:
+            return data
+        pieces, left = [data], size - len(data)  # a stream may come byte by byte
+        while left:
+            more = self.some(left)
             if not more:
                 if partly:
                     break
                 raise TarError("the archive is cut short", entry)
-            data += more
-        return data
+            pieces.append(more)
+            left -= len(more)
+        return b"".join(pieces)
 
     def skip(self, size: int, entry: str) -> None:
         """Pass over `size` bytes."""

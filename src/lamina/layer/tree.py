@@ -51,6 +51,7 @@ __all__ = ["TreeWriter", "remove_tree", "settle", "tree_items", "unpack", "walk_
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_DIRECTORY
 _MAX_FOLDERS = 64
+_ZEROS = bytes(CHUNK)
 _NODES = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
@@ -189,9 +190,14 @@ class TreeWriter:
             written += len(chunk)
             if written > entry.size:
                 break
-            _write_all(fd, chunk)
+            if chunk == _ZEROS:
+                os.lseek(fd, CHUNK, os.SEEK_CUR)  # holes stay holes: an archive may be a thousandth of its content
+            else:
+                _write_all(fd, chunk)
         if written != entry.size:
             raise ContentChangedError(entry.path, f"{written} bytes, expected {entry.size}")
+        if written >= CHUNK:
+            os.ftruncate(fd, written)  # a hole at the end
         digest = running.hexdigest()
         if isinstance(content, FileSlice) and content.digest:
             promised = content.digest
@@ -330,11 +336,13 @@ class TreeWriter:
 
     def _remove(self, dir_fd: int, name: str, kind: str, path: str) -> None:
         """Remove what an entry replaces."""
+        gone = f"{path}/"
+        for source in [source for source, twin in self._twins.items() if twin == path or twin.startswith(gone)]:
+            del self._twins[source]
         if kind != "d":
             os.unlink(name, dir_fd=dir_fd)
             return
         remove_at(dir_fd, name, path)
-        gone = f"{path}/"
         for folder in [known for known in self._folders if known == path or known.startswith(gone)]:
             os.close(self._folders.pop(folder))
 

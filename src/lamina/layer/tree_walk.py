@@ -16,13 +16,14 @@ from lamina.errors import StorageError
 from lamina.layer.entry import Entry, FileSlice, Item
 from lamina.layer.errors import LayerError, show_name
 from lamina.layer.xattr import read_xattrs
+from lamina.rooted import open_beneath, open_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from lamina.layer.ledger import Lower
 
-MAX_PATH = 4095
+MAX_PATH, MAX_PART = 4095, 255
 _KINDS = {
     stat.S_IFREG: "f", stat.S_IFDIR: "d", stat.S_IFLNK: "l", stat.S_IFCHR: "c", stat.S_IFBLK: "b", stat.S_IFIFO: "p",
 }  # fmt: skip
@@ -47,6 +48,8 @@ def walk_tree(root: str | os.PathLike[str], flavour: str, below: Entry | None = 
         walker.walk()
     except OSError as error:
         raise StorageError(f"cannot read a tree: {error.strerror}", where=str(error.filename or root)) from error
+    finally:
+        walker.close()
     own, usual = walker.entries[0], below or _DEFAULT_ROOT
     same = (own.mode, own.uid, own.gid, own.xattrs) == (usual.mode, usual.uid, usual.gid, usual.xattrs)
     return walker.entries[1:] if same and not own.opaque else walker.entries
@@ -99,7 +102,14 @@ class _Walker:
         self._root = root.rstrip("/") or "/"
         self._opaque = f"{flavour}.overlay.opaque"
         self._names: dict[tuple[int, int], str] = {}
+        self._deep: tuple[str, int] = ("", -1)  # a directory whose path is too long for the kernel, opened
         self.entries: list[Entry] = []
+
+    def close(self) -> None:
+        """Close what is open. Idempotent."""
+        if self._deep[1] >= 0:
+            os.close(self._deep[1])
+        self._deep = ("", -1)
 
     def walk(self) -> None:
         """Fill `entries`."""
@@ -108,18 +118,33 @@ class _Walker:
         base = self._root + "/"
         while pending:
             path, status = pending.pop()
-            self._take(path, base + path, status)
+            whole = base + path
+            if len(whole) > MAX_PATH // 4 and len(os.fsencode(whole)) + 1 + MAX_PART > MAX_PATH:
+                whole = self._reach(path)
+            self._take(path, whole, status)
             if not stat.S_ISDIR(status.st_mode):
                 continue
             prefix = path + "/" if path else ""
-            with os.scandir(base + path) as found:
+            with os.scandir(whole) as found:
                 children = [(entry.name, entry.stat(follow_symlinks=False)) for entry in found]
             children.sort(reverse=True)
             pending.extend((prefix + name, status) for name, status in children)
 
-    def _take(self, path: str, whole: str, status: os.stat_result) -> None:
-        if len(path) > MAX_PATH // 4 and len(os.fsencode(path)) > MAX_PATH:
+    def _reach(self, path: str) -> str:
+        """Return a short name for a path that is longer, together with the root's, than the kernel takes."""
+        if len(os.fsencode(path)) > MAX_PATH:
             raise LayerError(f"a path of more than {MAX_PATH} bytes", where=show_name(path))
+        folder, _, name = path.rpartition("/")
+        if self._deep[0] != folder:
+            self.close()
+            root_fd = open_root(self._root)
+            try:
+                self._deep = (folder, open_beneath(root_fd, folder, os.O_PATH | os.O_DIRECTORY))
+            finally:
+                os.close(root_fd)
+        return f"/proc/self/fd/{self._deep[1]}/{name}"
+
+    def _take(self, path: str, whole: str, status: os.stat_result) -> None:
         mode = status.st_mode
         kind = _KINDS.get(stat.S_IFMT(mode))
         if kind is None:

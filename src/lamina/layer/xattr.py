@@ -42,13 +42,25 @@ def read_xattrs(path: str) -> tuple[Xattrs, tuple[str, ...]]:
         if not names:
             return (), ()
         private = tuple(name for name in names if is_private(name))
-        return tuple(
-            (name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(names) if name not in private
-        ), private
+        found = []
+        for name in sorted(names):
+            if name not in private and (value := _get(path, name)) is not None:
+                found.append((name, value))
+        return tuple(found), private
     except OSError as error:
         if error.errno in _NONE:
             return (), ()
         raise StorageError(f"cannot read extended attributes: {error.strerror}", where=path) from error
+
+
+def _get(path: str, name: str) -> bytes | None:
+    """Return one value; None for one that may not be read, which says nothing about the others."""
+    try:
+        return os.getxattr(path, name, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in _NONE:
+            return None
+        raise
 
 
 def set_xattrs(target: int | str, xattrs: Xattrs, shown: str, warn: Callable[[str], None]) -> None:

@@ -21,7 +21,8 @@ from lamina.layer.blob import scan
 from lamina.layer.errors import LayerError, TarError
 from lamina.layer.index import Index
 from lamina.layer.tar_read import MAX_HEADER, iter_entries
-from lamina.layer.tree import TreeWriter, unpack
+from lamina.layer.tar_write import write_items
+from lamina.layer.tree import TreeWriter, remove_tree, tree_items, unpack, walk_tree
 from unit.layer.tars import (
     END,
     GNU,
@@ -416,3 +417,71 @@ def test_scan_says_where(tmp_path: Path):
         scan(io.BytesIO(file("good") + file("p") + file("p/bad\x1b") + END))
     assert "p/bad" in caught.value.where
     assert "\x1b" not in str(caught.value)
+
+
+def test_names_of_one_file_replaced_one_after_the_other(tmp_path: Path):
+    """Each time the oldest name left takes the data over; thousands of them cost no more than others."""
+    count = 20_000
+    names = [f"n{number:05}" for number in range(count)]
+    archive = file("a", b"old") + b"".join(hardlink(name, "a") for name in names)
+    archive += b"".join(file(name, b"new") for name in ["a", *names[:-2]])
+    root = tmp_path / "root"
+    found = {entry.path: entry for entry in unpack_bytes(archive + END, root)}
+    assert found[names[-2]].kind == "f"
+    assert (found[names[-1]].kind, found[names[-1]].target) == ("h", names[-2])
+    assert ((root / names[-1]).read_text(), (root / "a").read_text()) == ("old", "new")
+
+
+def test_a_copy_made_for_too_many_links_does_not_pass_on_what_replaced_it(tmp_path: Path):
+    count = 65_010
+    archive = file("a", b"good") + b"".join(hardlink(f"n{number}", "a") for number in range(count))
+    archive += b"".join(file(f"n{number}", b"evil") for number in range(64_990, count)) + hardlink("z", "a") + END
+    unpack_bytes(archive, tmp_path / "root")
+    assert (tmp_path / "root" / "z").read_text() == "good"
+
+
+def test_holes_of_a_sparse_file_take_no_disk(tmp_path: Path):
+    size = 64 << 20
+    sparse = pax({"GNU.sparse.size": str(size), "GNU.sparse.map": "0,1"}) + file("s", b"x")
+    unpack_bytes(sparse + END, tmp_path / "root")
+    status = (tmp_path / "root" / "s").stat()
+    assert status.st_size == size
+    assert status.st_blocks * 512 < 4 << 20
+
+
+def test_paths_as_long_as_can_be_are_written_walked_and_removed(tmp_path: Path):
+    """4095 bytes below the root, although the root's own path comes on top."""
+    long = "/".join(["d" * 254] * 15 + ["e" * 200, "f" * 60, "g" * 8])
+    path = long + "x" * (4095 - len(long))
+    root = tmp_path / "root"
+    entries = unpack_bytes(pax({"path": path}) + file("short") + END, root)
+    assert [entry.path for entry in entries] == [path]
+
+    walked = walk_tree(root, "trusted")
+    assert walked[-1].path == path
+    assert len(walked) == path.count("/") + 1
+    kept: list[bytes] = []
+    write_items(tree_items(root, walked), kept.append)
+    assert b"data" in b"".join(kept)
+    remove_tree(root)
+    assert not root.exists()
+
+
+def test_a_path_too_long_for_a_layer_is_named(tmp_path: Path):
+    here = os.open(tmp_path, os.O_PATH)
+    for _ in range(17):
+        os.mkdir("d" * 250, dir_fd=here)
+        deeper = os.open("d" * 250, os.O_PATH, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(here)
+    with pytest.raises(LayerError, match="4095 bytes"):
+        walk_tree(tmp_path, "trusted")
+    remove_tree(tmp_path / ("d" * 250))
+
+
+def test_a_stream_that_comes_byte_by_byte_is_read_in_linear_time():
+    """A decompressor may give single bytes; a long header is not copied for each of them."""
+    archive = pax({"comment": b"x" * 200_000, "path": "y"}) + file("x") + END
+    source = io.BytesIO(archive)
+    assert [entry.path for entry, _ in iter_entries(lambda size: source.read(min(size, 1)))] == ["y"]
