@@ -124,7 +124,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--call",
         default="build",
         metavar="WHAT",
-        help="build, or check[,format=text|json|sarif]: say what could be better, build nothing",
+        help="build, check (what could be better), outline (arguments, secrets), targets; [,format=text|json|sarif]",
     )
     _add_not_yet(parser)
 

@@ -6,7 +6,7 @@ In: the option's text, as buildx has it (`check,format=json`). Out: a `Call`, or
 from __future__ import annotations
 
 from lamina.cli.csv import split_csv
-from lamina.errors import InputError, NotYetError
+from lamina.errors import InputError
 
 _FORMATS = ("text", "json", "sarif")
 
@@ -15,7 +15,7 @@ class Call:
     """What to do instead of building.
 
     Attributes:
-        name: `check`.
+        name: `check`, `outline` or `targets`.
         format: `text`, `json` or `sarif`.
         ignore_status: end with exit code 0 whatever is found.
     """
@@ -31,7 +31,6 @@ def parse_call(text: str) -> Call | None:
 
     Raises:
         InputError: an unknown option or value.
-        NotYetError: a call that is known elsewhere and has no meaning here yet.
     """
     name, *options = split_csv(text, "--call") or [""]
     name = {"lint": "check", "": "build"}.get(name, name)
@@ -46,6 +45,8 @@ def parse_call(text: str) -> Call | None:
             raise InputError(f"--call: {option!r} is not known", hint="known: format=" + "|".join(_FORMATS))
     if name == "build":
         return None
-    if name != "check":
-        raise NotYetError(f"--call={name}", hint="check and build are known")
+    if name not in ("check", "outline", "targets"):
+        raise InputError(f"--call: nothing is called {name!r}", hint="known: build, check, outline, targets")
+    if format_ == "sarif" and name != "check":
+        raise InputError(f"--call={name} has no format sarif", hint="text or json")
     return Call(name, format_, ignore_status)

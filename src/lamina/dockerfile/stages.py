@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lamina.dockerfile.instructions import Copy, Dockerfile, Onbuild, Run, Stage
 from lamina.dockerfile.mounts import mount_origin
 from lamina.dockerfile.suggest import did_you_mean
 from lamina.errors import InputError
 
-if TYPE_CHECKING:
-    from lamina.dockerfile.convert_sources import Conversion
+
+class BaseNames(Protocol):
+    """Whoever knows the values of global arguments."""
+
+    def base_name(self, stage: Stage) -> str:
+        """Return what a stage's FROM names, variables put in."""
 
 
 def find_target(dockerfile: Dockerfile, name: str) -> Stage:
@@ -32,9 +36,7 @@ def find_target(dockerfile: Dockerfile, name: str) -> Stage:
     return found
 
 
-def needed_stages(
-    dockerfile: Dockerfile, target: Stage, conversion: Conversion, done: Container[int] = ()
-) -> list[Stage]:
+def needed_stages(dockerfile: Dockerfile, target: Stage, names: BaseNames, done: Container[int] = ()) -> list[Stage]:
     """Return the stages below the target and itself, each after those it needs; without the numbers in `done`.
 
     Raises:
@@ -44,7 +46,7 @@ def needed_stages(
     if target.number in done:
         return order
     state: dict[int, str] = {}
-    stack: list[tuple[Stage, Iterator[Stage]]] = [(target, iter(_below(dockerfile, target, conversion)))]
+    stack: list[tuple[Stage, Iterator[Stage]]] = [(target, iter(_below(dockerfile, target, names)))]
     state[target.number] = "open"
     while stack:
         stage, rest = stack[-1]
@@ -53,7 +55,7 @@ def needed_stages(
                 raise circle(stage, below)
             if below.number not in state and below.number not in done:
                 state[below.number] = "open"
-                stack.append((below, iter(_below(dockerfile, below, conversion))))
+                stack.append((below, iter(_below(dockerfile, below, names))))
                 break
         else:
             state[stage.number] = "done"
@@ -71,9 +73,9 @@ def circle(stage: Stage, below: Stage) -> InputError:
     )
 
 
-def _below(dockerfile: Dockerfile, stage: Stage, conversion: Conversion) -> list[Stage]:
+def _below(dockerfile: Dockerfile, stage: Stage, base_names: BaseNames) -> list[Stage]:
     """Return the stages that `stage` names: as its base, as a source of COPY, in a mount."""
-    names = [conversion.base_name(stage)]
+    names = [base_names.base_name(stage)]
     for instruction in stage.instructions:
         actual = instruction.trigger if isinstance(instruction, Onbuild) else instruction
         if isinstance(actual, Copy) and actual.from_ and actual is instruction:

@@ -155,7 +155,6 @@ def test_incomplete_outputs_are_refused(text: str):
     [
         ["--cache-from", "x"],
         ["--cache-to", "type=inline"],
-        ["--call=outline"],
         ["--provenance"],
         ["--sbom=true"],
         ["--squash"],

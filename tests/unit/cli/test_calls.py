@@ -4,7 +4,7 @@ import pytest
 
 from lamina.cli.build_args import Request, parser_of
 from lamina.cli.calls import parse_call
-from lamina.errors import InputError, NotYetError
+from lamina.errors import InputError
 
 
 def request(*words: str) -> Request:
@@ -39,7 +39,21 @@ def test_what_is_not_known_is_refused(text: str) -> None:
         parse_call(text)
 
 
-def test_other_calls_are_not_yet() -> None:
-    """A7.2: targets and outline have no meaning yet."""
-    with pytest.raises(NotYetError):
-        parse_call("targets")
+@pytest.mark.parametrize("name", ["targets", "outline"])
+def test_other_calls(name: str) -> None:
+    """A7.2: what can be built, and what a build asks for."""
+    call = parse_call(f"{name},format=json")
+
+    assert call is not None and (call.name, call.format) == (name, "json")
+
+
+def test_sarif_is_for_findings() -> None:
+    """A7.2: only a check has a report of findings."""
+    with pytest.raises(InputError):
+        parse_call("targets,format=sarif")
+
+
+def test_unknown_calls() -> None:
+    """A7.2: what is no call of ours is an error."""
+    with pytest.raises(InputError):
+        parse_call("explain")

@@ -12,6 +12,7 @@ import sys
 from lamina.cli.build_args import Request, add_arguments, prepare
 from lamina.cli.environment import state_root
 from lamina.cli.inputs import Inputs, find_inputs, is_remote
+from lamina.errors import InputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def _build(request: Request, inputs: Inputs | None) -> int:
 def _check(request: Request, inputs: Inputs | None) -> int:
     """Check the Dockerfile and print what was found; nothing is built. Return the exit code."""
     assert request.call is not None
+    if request.call.name != "check":
+        return _outline(request, inputs)
     from lamina import __version__
     from lamina.checks.report import json_report, text_report
     from lamina.checks.sarif import sarif_report
@@ -129,6 +132,27 @@ def _check(request: Request, inputs: Inputs | None) -> int:
         text = clean_text(text_report(report))
     sys.stdout.write(text)
     return int(report.failed and not request.call.ignore_status)
+
+
+def _outline(request: Request, inputs: Inputs | None) -> int:
+    """Print what the Dockerfile offers; nothing is resolved or opened for that."""
+    assert request.call is not None
+    if inputs is None:
+        raise InputError(f"--call={request.call.name} reads a Dockerfile that is here", hint="download it first")
+    from lamina.cli.outline import show_outline, show_targets
+    from lamina.cli.terminal import clean_text
+    from lamina.dockerfile.outline import list_targets, outline
+    from lamina.dockerfile.parser import parse
+
+    options = _options(request, inputs)
+    dockerfile = parse(inputs.dockerfile, inputs.name)
+    if request.call.name == "targets":
+        text = show_targets(list_targets(dockerfile), inputs.dockerfile, request.call.format)
+    else:
+        found = outline(dockerfile, options["target"], options["build_args"])
+        text = show_outline(found, inputs.dockerfile, request.call.format)
+    sys.stdout.write(clean_text(text) if request.call.format == "text" else text)
+    return 0
 
 
 def _enter_user_namespace() -> None:
