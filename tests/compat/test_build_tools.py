@@ -160,8 +160,7 @@ def saved_layers(archive: Path) -> list[dict[str, tuple[object, ...]]]:
                     mark = os.path.basename(member.name).startswith(".wh.")
                     what = (member.type, member.mode & 0o7777, member.uid, member.gid, member.linkname)
                     found[member.name.removeprefix("./").rstrip("/")] = () if mark else what
-                if "etc" in found:
-                    del found["etc"]  # docker's own mount points
+                found.pop("etc", None)  # docker's own mount points
                 layers.append(found)
     return layers
 

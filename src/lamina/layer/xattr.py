@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lamina.errors import StorageError
+from lamina.layer.errors import LayerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +74,7 @@ def set_xattrs(target: int | str, xattrs: Xattrs, shown: str, warn: Callable[[st
         warn: is told about an attribute that the file system refuses.
 
     Raises:
+        LayerError: a capability is malformed.
         StorageError: a capability was refused, or the disk failed.
     """
     follow = isinstance(target, int)
@@ -82,6 +84,8 @@ def set_xattrs(target: int | str, xattrs: Xattrs, shown: str, warn: Callable[[st
         try:
             os.setxattr(target, name, value, follow_symlinks=follow)
         except OSError as error:
+            if name == CAPABILITY and error.errno == errno.EINVAL:
+                raise LayerError(f"the attribute {name} is not one a kernel takes", where=shown) from error
             if name == CAPABILITY or error.errno in (errno.EIO, errno.EDQUOT, errno.EROFS):
                 raise StorageError(f"cannot set the attribute {name}: {error.strerror}", where=shown) from error
             warn(f"extended attribute {name[:100]} was left out ({error.strerror}), first at {shown}")
