@@ -80,6 +80,16 @@ class Records:
             for key in dict.fromkeys([*keys, canon]):
                 connection.execute("INSERT OR REPLACE INTO key VALUES (?, ?)", (key, node))
 
+    def forget(self, layer: int) -> None:
+        """Take back every result that stands on a layer which cannot be had."""
+        with self._state.transaction() as connection:
+            connection.execute(
+                """WITH RECURSIVE above(id) AS (
+                    SELECT ? UNION SELECT layer.id FROM layer JOIN above ON layer.parent = above.id)
+                DELETE FROM result WHERE node IN (SELECT node FROM result WHERE layer IN (SELECT id FROM above))""",
+                (layer,),
+            )
+
     def working(self, key: str, cancel: Cancel) -> AbstractContextManager[bool]:
         """Hold the right to compute `key` among all processes on this store."""
         return self._locks.hold(f"key:{key}", cancel)

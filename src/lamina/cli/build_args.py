@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from lamina.cli.csv import parse_pairs, split_csv
+from lamina.csvline import parse_pairs, split_csv
 from lamina.errors import InputError, NotYetError
 
 TYPE_CHECKING = False
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 PROGRESS = ("auto", "tty", "plain", "rawjson", "quiet", "none")
 _NOT_YET = {
-    "cache_from": "--cache-from (remote cache import)",
-    "cache_to": "--cache-to (remote cache export)",
     "builder": "--builder (remote builders)",
     "policy": "--policy",
     "squash": "--squash",
@@ -116,6 +114,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     _many(parser, "--secret", "id=ID[,src=FILE|env=VAR]", "secret that RUN --mount=type=secret may read")
     _many(parser, "--ssh", "default|ID[=SOCKET]", "SSH agent that RUN --mount=type=ssh may use")
     _many(parser, "--build-context", "NAME=SOURCE", "additional named context")
+    _many(parser, "--cache-from", "SPEC", "take cached steps from IMAGE or type=registry|local|gha|s3|azblob,...")
+    _many(
+        parser, "--cache-to", "SPEC", "export cached steps: type=inline|registry|local|gha|s3|azblob,mode=min|max,..."
+    )
     add("--ca", default="", choices=["", "host"], help="host: RUN steps trust what this host trusts, tracelessly")
     add("-j", "--jobs", type=int, default=0, metavar="N", help="how many steps run at once")
     _add_output(parser)
@@ -224,8 +226,8 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "load": args.load,
         "jobs": args.jobs,
         "build_contexts": _build_contexts(args.build_context),
-        "cache_from": [],
-        "cache_to": [],
+        "cache_from": args.cache_from,
+        "cache_to": args.cache_to,
         "ca": args.ca,
         "allow": parse_allow(args.allow),
         "cgroup_parent": args.cgroup_parent,

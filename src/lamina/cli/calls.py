@@ -5,7 +5,7 @@ In: the option's text, as buildx has it (`check,format=json`). Out: a `Call`, or
 
 from __future__ import annotations
 
-from lamina.cli.csv import split_csv
+from lamina.csvline import split_csv
 from lamina.errors import InputError
 
 _FORMATS = ("text", "json", "sarif")

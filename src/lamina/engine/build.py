@@ -18,6 +18,7 @@ from lamina.checks.pragmas import BUILD_ARG as CHECK_ARG
 from lamina.dockerfile.convert import ConvertOptions, convert
 from lamina.dockerfile.parser import parse
 from lamina.engine import memo
+from lamina.engine.caches import Caches, open_caches, without_gone_layers
 from lamina.engine.check import check_in_build
 from lamina.engine.options import BuildOptions, BuildResult, Environment
 from lamina.engine.outputs import Built, Exporting, Plan, plan_outputs
@@ -25,7 +26,7 @@ from lamina.engine.place import Place
 from lamina.engine.resolve import Resolver
 from lamina.engine.result_checks import check_built
 from lamina.engine.solve import Solver, SolveSettings, entitlements
-from lamina.errors import InputError, NotYetError
+from lamina.errors import InputError
 from lamina.llb.definition import load_definition
 from lamina.oci.platform import Platform, host_platform
 from lamina.patterns import parse_ignore
@@ -69,21 +70,32 @@ def build(
         warnings = tuple(dict.fromkeys(warning for one in converted for warning in one.warnings))
         for warning in warnings:
             sink(WarningEvent("", warning.message, url=warning.rule, source=warning.source))
-        with Solver(place, session, sink, _settings(options, outputs)) as solver:
+        with (
+            open_caches(place, options, sink) as caches,
+            Solver(place, session, sink, _settings(options, outputs, caches), caches) as solver,
+        ):
             graphs = [load_definition(one.definition) for one in converted]
             observed = memo.observe(options.context, graphs[0]) if options.context else None
-            refs = solver.solve(graphs)
-            built = [
-                Built(platform, ref, one.image_config)
-                for platform, ref, one in zip(platforms, refs, converted, strict=True)
-            ]
-            # files that are exported as files are not run from an image
-            looked_at = built if outputs.layers_wanted else []
-            troubles = [
-                check_built(place, one.ref, one.config, one.platform, dockerfile, options, sink) for one in looked_at
-            ]
-            exporting = Exporting(place, outputs, built, solver.packer.finish, options, stdout, sink)
-            result = exporting.run()
+
+            def carry_out() -> tuple[BuildResult, list[tuple[str, ...]]]:
+                refs = solver.solve(graphs)
+                built = [
+                    Built(platform, ref, one.image_config)
+                    for platform, ref, one in zip(platforms, refs, converted, strict=True)
+                ]
+                # files that are exported as files are not run from an image
+                looked_at = built if outputs.layers_wanted else []
+                troubles = [
+                    check_built(place, one.ref, one.config, one.platform, dockerfile, options, sink)
+                    for one in looked_at
+                ]
+                if caches is not None:
+                    caches.put_inline(built, solver)
+                return Exporting(place, outputs, built, solver.packer.finish, options, stdout, sink).run(), troubles
+
+            result, troubles = without_gone_layers(caches, place, carry_out)
+            if caches is not None:
+                caches.export(solver)
         result = replace(
             result,
             timings=solver.timings,
@@ -93,22 +105,20 @@ def build(
         return result
 
 
-def _settings(options: BuildOptions, outputs: Plan) -> SolveSettings:
+def _settings(options: BuildOptions, outputs: Plan, caches: Caches | None) -> SolveSettings:
     return SolveSettings(
         jobs=options.jobs,
         files_wanted=outputs.files_wanted,
         pack=outputs.layers_wanted,
         trust_host=options.ca == "host",
         shm_size=options.shm_size,
-        compression=outputs.compression,
+        compression=caches.compression(outputs.compression) if caches else outputs.compression,
         source_date_epoch=options.source_date_epoch,
         allow=entitlements(options),
     )
 
 
 def _refuse_unsupported(options: BuildOptions) -> None:
-    if options.cache_from or options.cache_to:
-        raise NotYetError("--cache-from and --cache-to")
     if options.ca not in ("", "host"):
         raise InputError(f"--ca takes 'host', not {options.ca!r}")
 

@@ -144,7 +144,7 @@ class Exporting:
             platforms=platforms,
             store=self._place.store,
             names=self._plan.names,
-            base_layers=frozenset(Digest(row.blob) for row in rows if row.origin and row.blob),
+            base_layers=frozenset(Digest(row.blob) for row in rows if _of_base(row) and row.blob),
             fetch=self._fetch,
             mount_from=_mount_from(rows),
         )
@@ -194,7 +194,7 @@ class Exporting:
         """Bring a base image's blob here because an output needs its bytes."""
         rows = (row for built in self._built for row in self._layers(built))
         row = next(row for row in rows if row.blob == descriptor.digest)
-        self._place.images.fetch(row, self._place.cancel)
+        self._place.fetch(row, self._place.cancel)
 
     def _progress(self, what: str, current: int, total: int) -> None:
         now = time.time()
@@ -229,9 +229,14 @@ def _mount_from(rows: list[LayerRow]) -> dict[Digest, list[Reference]]:
     """Return for each base layer's blob the repository it was pulled from."""
     found: dict[Digest, list[Reference]] = {}
     for row in rows:
-        if row.origin and row.blob and parse_origin(row.origin)[0] == "registry":
+        if _of_base(row) and row.blob and parse_origin(row.origin)[0] == "registry":
             found.setdefault(Digest(row.blob), []).append(Reference.parse(parse_origin(row.origin)[1]))
     return found
+
+
+def _of_base(row: LayerRow) -> bool:
+    """Tell whether a layer came with an image, not from a cache of steps."""
+    return bool(row.origin) and parse_origin(row.origin)[0] != "cache"
 
 
 def with_created(config: Mapping[str, Any], rows: list[LayerRow], epoch: int | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ running wider. What was finished is kept; cancelling the build cancels the rest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from lamina.cancel import Cancel
@@ -17,8 +18,15 @@ from lamina.snapshot.rows import LayerRef, LayerRow
 class Packer:
     """Takes chains as they are finished; `finish` returns the rows of one with all their blobs."""
 
-    def __init__(self, layers: Layers, compression: Compression, cancel: Cancel) -> None:
+    def __init__(
+        self,
+        layers: Layers,
+        compression: Compression,
+        cancel: Cancel,
+        on_packed: Callable[[LayerRow], None] | None = None,
+    ) -> None:
         self._layers, self._compression, self._cancel = layers, compression, Cancel(cancel)
+        self._on_packed = on_packed
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="pack")
         self._jobs: dict[int, Future[LayerRow]] = {}
 
@@ -47,7 +55,10 @@ class Packer:
         row = self._layers.rows.get(layer)
         if row.blob is not None and row.diff_id is not None and row.origin:
             return row
-        return self._layers.pack(row, self._compression, self._cancel)
+        row = self._layers.pack(row, self._compression, self._cancel)
+        if self._on_packed is not None:
+            self._on_packed(row)
+        return row
 
     def _with_chain_ids(self, rows: list[LayerRow]) -> list[LayerRow]:
         """Fill in chainIDs that could not be known while something below was not packed."""

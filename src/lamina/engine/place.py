@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -15,13 +16,14 @@ from types import TracebackType
 from lamina.cancel import Cancel
 from lamina.engine.options import Environment
 from lamina.errors import StorageError
+from lamina.layer.index import Index
 from lamina.layer.tree import remove_tree
 from lamina.oci.platform import Platform, host_platform
 from lamina.registry.client import Registry
 from lamina.registry.options import Proxies, RegistryOptions
 from lamina.session import Credentials
 from lamina.snapshot.layers import Layers
-from lamina.snapshot.rows import LayerRow
+from lamina.snapshot.rows import LayerRow, parse_origin, parse_origin_index
 from lamina.source.image import ImageSource
 from lamina.state import leases
 from lamina.state.db import State
@@ -78,6 +80,7 @@ class Place:
             ) from error
         self.environment, self.cancel, self.root = environment, cancel, root
         self._credentials, self._on_bytes, self._notify = credentials, on_bytes, notify
+        self._insecure: dict[str, Registry] = {}
         self.state = State(root)
         self.store = Store(root / "oci")
         self.locks = Locks(root / "locks")
@@ -91,7 +94,8 @@ class Place:
             self.locks,
             flavour="user" if environment.userns else "trusted",
             work=self.lease.directory,
-            fetch=self._fetch,
+            fetch=self.fetch,
+            borrow=self._borrow_index,
         )
         self.images = ImageSource(
             self.store,
@@ -109,6 +113,15 @@ class Place:
         credentials = self._credentials or (lambda _host: None)
         return Registry(network_options(self.environment), credentials, self.cancel, self._on_bytes, self._notify)
 
+    def insecure_registry(self, host: str) -> Registry:
+        """Return a client that reaches `host` by plain http or with any certificate."""
+        if host not in self._insecure:
+            options = network_options(self.environment)
+            options = replace(options, insecure=options.insecure | {host})
+            credentials = self._credentials or (lambda _host: None)
+            self._insecure[host] = Registry(options, credentials, self.cancel, self._on_bytes, self._notify)
+        return self._insecure[host]
+
     def __enter__(self) -> Place:
         return self
 
@@ -121,11 +134,31 @@ class Place:
         """Close everything and give up the lease. Idempotent."""
         if "registry" in self.__dict__:
             self.registry.close()
+        for registry in self._insecure.values():
+            registry.close()
         self.lease.release(remove_tree)
         self.state.close()
 
-    def _fetch(self, row: LayerRow, cancel: Cancel) -> None:
-        self.images.fetch(row, cancel)
+    def fetch(self, row: LayerRow, cancel: Cancel) -> None:
+        """Bring the blob of a remote layer into the store, from an image's registry or layout, or from a cache.
+
+        Raises:
+            LayerGoneError: a cache does not have it (any more).
+            Error: the registry cannot be asked or does not have it.
+        """
+        if parse_origin(row.origin)[0] != "cache":
+            self.images.fetch(row, cancel)
+            return
+        from lamina.engine.fetch_cached import fetch_layer
+
+        fetch_layer(self, row)
+
+    def _borrow_index(self, row: LayerRow, _cancel: Cancel) -> Index | None:
+        if not row.origin or parse_origin_index(row.origin) is None:
+            return None
+        from lamina.engine.fetch_cached import fetch_index
+
+        return fetch_index(self, row)
 
     def _sync_in_background(self) -> None:
         """Let earlier builds' trees reach the disk, so that a power cut costs only the records of the last ones."""

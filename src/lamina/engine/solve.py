@@ -32,6 +32,7 @@ from lamina.source.context import ContextChangedError
 from lamina.source.http import HttpSource
 
 if TYPE_CHECKING:
+    from lamina.engine.caches import Caches
     from lamina.source.git import GitSource
 
 _BUNDLES = (
@@ -67,8 +68,12 @@ class SolveSettings:
 class Solver:
     """Runs graphs in one `Place`; the helper process and the packer live as long as it. A context manager."""
 
-    def __init__(self, place: Place, session: Session, sink: Sink, settings: SolveSettings) -> None:
-        self._place, self._settings = place, settings
+    def __init__(
+        self, place: Place, session: Session, sink: Sink, settings: SolveSettings, caches: Caches | None = None
+    ) -> None:
+        self._place, self._settings, self._caches = place, settings, caches
+        self.definitions: dict[str, str] = {}
+        self.results: list[LayerRef] = []
         self._timings: dict[str, Timing] = {}
         self._guard = threading.Lock()
         self._outer_sink = sink
@@ -77,7 +82,7 @@ class Solver:
         self._has_steps = False
         self.compression = settings.compression or Compression("gzip", None)
         self.contexts = Contexts(session, place.state)
-        self.packer = Packer(place.layers, self.compression, place.cancel)
+        self.packer = Packer(place.layers, self.compression, place.cancel, caches.packed if caches else None)
         epoch = settings.source_date_epoch
         self.worker = Worker(
             root=place.root,
@@ -140,16 +145,21 @@ class Solver:
         for target, _ in targets if self._settings.pack else ():
             exported |= _export_path(vertices, target)
 
-        def on_resolved(vertex: Vertex, resolved: Resolved) -> None:
-            if vertex.digest in exported and isinstance(resolved.results[0], LayerRef):
-                self.packer.ahead(resolved.results[0])
+        pack_all = self._caches is not None and self._caches.pack_all
 
-        records = Records(self._place.state, self._place.locks)
+        def on_resolved(vertex: Vertex, resolved: Resolved) -> None:
+            for result in resolved.results if pack_all else resolved.results[:1]:
+                if (pack_all or vertex.digest in exported) and isinstance(result, LayerRef):
+                    self.packer.ahead(result)
+
+        cache = self._caches.cache if self._caches else Records(self._place.state, self._place.locks)
         jobs = self._settings.jobs or max(4, 2 * (os.cpu_count() or 1))
-        runner = Runner(vertices, records, self._sink, self._place.cancel, jobs=jobs, on_resolved=on_resolved)
+        runner = Runner(vertices, cache, self._sink, self._place.cancel, jobs=jobs, on_resolved=on_resolved)
         resolved = runner.solve(list(dict.fromkeys(target for target, _ in targets)))
+        self.definitions.update(runner.definitions)
         results = [resolved[target].results[output] for target, output in targets]
-        return [worker.as_layers(result, self._place.cancel) for result in results]
+        self.results = [worker.as_layers(result, self._place.cancel) for result in results]
+        return self.results
 
     @property
     def timings(self) -> tuple[Timing, ...]:

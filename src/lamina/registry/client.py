@@ -39,6 +39,7 @@ from lamina.registry.wire import (
     media_type_of,
     parse_next_link,
     tags_path,
+    with_query,
 )
 
 MAX_PAGES = 1000
@@ -165,21 +166,44 @@ class Registry:
         endpoint = own_endpoint(ref.registry, self._options)
         return self._exchange.patiently(endpoint, lambda: self._push_manifest(endpoint, ref, media_type, raw, digest))
 
-    def tags(self, ref: Reference) -> list[str]:
-        """Return all tags of `ref`'s repository, in the registry's order.
+    def delete_manifest(self, ref: Reference) -> bool:
+        """Remove the manifest that `ref` is pinned to, with all its tags; return False where that is not offered.
+
+        Raises:
+            RegistryError: not reachable, or it failed.
+        """
+        assert ref.digest is not None
+        endpoint = own_endpoint(ref.registry, self._options)
+        path, scope = manifest_path(ref.repository, ref.digest), Scope(ref.repository, "delete,pull,push")
+
+        def ask() -> bool:
+            with self._exchange.once(endpoint, "DELETE", path, [scope]) as response:
+                response.read_error(1 << 16)
+                return response.status in (200, 202, 204, 404)
+
+        return self._exchange.patiently(endpoint, ask)
+
+    def tags(self, ref: Reference, *, prefix: str = "") -> list[str]:
+        """Return the tags of `ref`'s repository that begin with `prefix`, in the registry's order.
+
+        Only the pages that can hold them are asked for, where the registry lists in order (distribution-spec,
+        "Listing Tags": `last`); one that does not is read whole.
 
         Raises:
             RegistryError: as for `resolve`; or more than `MAX_PAGES` pages.
         """
         endpoint = own_endpoint(ref.registry, self._options)
         found: list[str] = []
-        target: str | None = tags_path(ref.repository)
+        first = tags_path(ref.repository)
+        target: str | None = with_query(first, last=prefix) if prefix else first
         for _ in range(MAX_PAGES):
             if target is None:
                 return found
             page = target
             names, target = self._exchange.patiently(endpoint, lambda page=page: self._tags(endpoint, ref, page))  # type: ignore[misc]
-            found += names
+            found += [name for name in names if name.startswith(prefix)]
+            if prefix and names and names == sorted(names) and names[-1] > prefix and not names[-1].startswith(prefix):
+                return found
         raise RegistryError(f"more than {MAX_PAGES} pages of tags", kind="protocol", where=_name(ref))
 
     def _from_any(self, ref: Reference, pull: Callable[[Endpoint], T]) -> T:

@@ -28,13 +28,16 @@ from lamina.layer.union import Union
 from lamina.layer.view import ChainView
 from lamina.oci.chain import extend_chain
 from lamina.oci.digest import Digest
-from lamina.snapshot.rows import LayerRef, LayerRow, LayerRows
+from lamina.snapshot.rows import LayerGoneError, LayerRef, LayerRow, LayerRows, parse_origin_index
 from lamina.state.db import State
 from lamina.state.locks import Locks
 from lamina.store.store import Store
 
 Fetch = Callable[[LayerRow, Cancel], None]
 """Brings a remote layer's blob into the store, verified."""
+
+Borrow = Callable[[LayerRow, Cancel], Index | None]
+"""Returns a remote layer's index without its blob, where somebody keeps it; it is believed until the blob is here."""
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -47,10 +50,20 @@ class Layers:
         flavour: name space of overlay's xattrs, "trusted" as root, "user" in a user namespace.
         work: directory on the same file system for what is being made.
         fetch: how blobs of remote layers come.
+        borrow: how indexes of remote layers come.
     """
 
     def __init__(
-        self, root: Path, state: State, store: Store, locks: Locks, *, flavour: str, work: Path, fetch: Fetch
+        self,
+        root: Path,
+        state: State,
+        store: Store,
+        locks: Locks,
+        *,
+        flavour: str,
+        work: Path,
+        fetch: Fetch,
+        borrow: Borrow | None = None,
     ) -> None:
         self.rows = LayerRows(state)
         self.store = store
@@ -58,7 +71,7 @@ class Layers:
         self._root = root
         self._locks = locks
         self._work = work
-        self._fetch = fetch
+        self._fetch, self._borrow = fetch, borrow
         self._indexes: dict[int, Index] = {}
         self._unions: dict[int, Union] = {}
         self._guard = threading.Lock()
@@ -100,6 +113,8 @@ class Layers:
             below = _LazyUnion(self, row.parent, cancel)
             if row.tree and (row.blob is None or not self.store.has(Digest(row.blob))):
                 return self._keep_index(row.id, self._read_upper(self.tree_path(row.id), below))
+            if self._borrow is not None and (borrowed := self._borrow(row, cancel)) is not None:
+                return self._keep_index(row.id, borrowed)
             self._fetch_missing(row, cancel)
             assert row.blob is not None
             with self.store.open(Digest(row.blob)) as stream:
@@ -160,12 +175,28 @@ class Layers:
             writer = TreeWriter(making, self.flavour, below, below.content, cancel)
             with self.store.open(Digest(row.blob)) as stream:
                 entries = unpack(stream, writer, expected=Digest(row.diff_id) if row.diff_id else None, cancel=cancel)
+            self._check_borrowed(row, entries)
             self._publish_tree(making, path)
         except BaseException:
             remove_tree(making)
             raise
         self._keep_index(row.id, entries)
         self.rows.update(row.id, tree=1)
+
+    def _check_borrowed(self, row: LayerRow, entries: Iterable[Entry]) -> None:
+        """Make sure that an index that came without its layer told the truth; keys and paths were made of it.
+
+        Raises:
+            LayerGoneError: it did not.
+        """
+        if not row.origin or parse_origin_index(row.origin) is None or not row.indexed:
+            return
+        borrowed = Index.load(self.index_path(row.id)).entries
+        if borrowed != Index.from_entries(entries).entries:
+            self.index_path(row.id).unlink(missing_ok=True)
+            raise LayerGoneError(
+                "a layer's index does not describe the layer", row.id, row.origin, where=row.blob or ""
+            )
 
     def _publish_tree(self, making: Path, path: Path) -> None:
         if path.exists():  # left by a crash between rename and record
@@ -331,8 +362,8 @@ class Layers:
 
     # -- small things
 
-    def _keep_index(self, layer: int, entries: Iterable[Entry]) -> Index:
-        index = Index.from_entries(entries)
+    def _keep_index(self, layer: int, entries: Iterable[Entry] | Index) -> Index:
+        index = entries if isinstance(entries, Index) else Index.from_entries(entries)
         index.save(self.index_path(layer))
         self.rows.update(layer, indexed=1)
         return self._remember(layer, index)

@@ -20,6 +20,19 @@ _COLUMNS = (
 )
 
 
+class LayerGoneError(StorageError):
+    """A layer that a cache elsewhere promised is not to be had (any more), or is not what was promised.
+
+    Args:
+        layer: its row.
+        origin: where it was to come from, see `dump_origin`.
+    """
+
+    def __init__(self, what: str, layer: int, origin: str, *, where: str = "") -> None:
+        super().__init__(what, where=where, hint="build without this --cache-from")
+        self.layer, self.origin = layer, origin
+
+
 @dataclass(frozen=True, slots=True)
 class LayerRef:
     """A root file system as a solver result: the topmost layer's row id, None for the empty one."""
@@ -130,12 +143,21 @@ def _row(values: Any) -> LayerRow:
     return LayerRow(*values)
 
 
-def dump_origin(reference: str, kind: str) -> str:
-    """Return the text kept for a layer whose blob has not been fetched."""
-    return json.dumps({"kind": kind, "reference": reference}, sort_keys=True)
+def dump_origin(reference: str, kind: str, index: Descriptor | None = None) -> str:
+    """Return the text kept for a layer whose blob has not been fetched; `index` is a blob that holds its index."""
+    found: dict[str, Any] = {"kind": kind, "reference": reference}
+    if index is not None:
+        found["index"] = index.to_json()
+    return json.dumps(found, sort_keys=True)
 
 
 def parse_origin(text: str) -> tuple[str, str]:
     """Return kind and reference of a remote layer's origin."""
     found = json.loads(text)
     return found["kind"], found["reference"]
+
+
+def parse_origin_index(text: str) -> Descriptor | None:
+    """Return the descriptor of the blob that holds a remote layer's index, None when there is none."""
+    found = json.loads(text).get("index")
+    return Descriptor.from_json(found) if found is not None else None

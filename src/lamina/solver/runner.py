@@ -80,6 +80,11 @@ class Runner:
                 self._report(self._vertices[digest], time.time(), time.time(), cached=True)
         return scheduler.resolved
 
+    @property
+    def definitions(self) -> Mapping[str, str]:
+        """Definition key of every vertex that was needed and has one."""
+        return self._keying.definition
+
     def _prepare(self, needed: Iterable[Vertex]) -> None:
         """Let the ops that depend on the world outside look at it, all at once; the first failure ends the rest."""
         vertices = [vertex for vertex in needed if isinstance(vertex.op, Preparing)]

@@ -153,8 +153,6 @@ def test_incomplete_outputs_are_refused(text: str):
 @pytest.mark.parametrize(
     "words",
     [
-        ["--cache-from", "x"],
-        ["--cache-to", "type=inline"],
         ["--provenance"],
         ["--sbom=true"],
         ["--squash"],

@@ -1,0 +1,1 @@
+"""Places that keep caches; each implements `lamina.cache.backend.CacheBackend`."""
