@@ -339,9 +339,9 @@ def _dump_record(record: CacheRecord) -> dict[str, Any]:
         "results": list(record.results),
         "description": record.description,
         "parts": _short_enough(record.parts),
-        "seconds": round(record.seconds, 3),
-        "created": round(record.created, 3),
-        "used": round(record.used, 3),
+        "seconds": round(float(record.seconds), 3),
+        "created": round(float(record.created), 3),
+        "used": round(float(record.used), 3),
     }
 
 

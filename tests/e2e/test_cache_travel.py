@@ -1,0 +1,261 @@
+"""Caches that travel between stores: D1-D3, D7-D9, B19, L4. Real builds, a real registry, real directories."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lamina.store.store import Store
+from support.bases import busybox_context
+from support.command import Lamina
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root for overlay mounts"),
+    pytest.mark.skipif(shutil.which("crun") is None, reason="no crun here: apt-get install crun"),
+]
+
+DOCKERFILE = """\
+FROM base AS build
+WORKDIR /src
+COPY app.txt .
+RUN cat app.txt > /out.txt && dd if=/dev/urandom of=/junk bs=1M count=2
+FROM base
+RUN echo base > /base && head -c 8 /dev/urandom > /random
+COPY --from=build /out.txt /out.txt
+RUN echo done > /done
+"""
+RUNS = 3
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cache is kept. `empty` takes all layers of it away, as an expiry would."""
+
+    to: str
+    from_: str
+    lose_layers: Callable[[], None]
+
+
+@pytest.fixture(params=["local", "registry", "registry-index"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A cache in a directory, or in a registry in either form."""
+    if request.param == "local":
+        folder = tmp_path / "cache"
+
+        def lose_local() -> None:
+            for blob in (folder / "blobs" / "sha256").iterdir():
+                if (
+                    blob.read_bytes()[:2] == b"\x1f\x8b"
+                    and b"version" not in subprocess.run(["zcat", blob], capture_output=True, check=False).stdout[-200:]
+                ):
+                    blob.unlink()
+
+        return Place(f"type=local,dest={folder}", f"type=local,src={folder}", lose_local)
+    registry = request.getfixturevalue("registry")
+
+    def lose_pushed() -> None:
+        for data in (tmp_path / "registry" / "blobs").rglob("sha256/*/*/data"):
+            if data.stat().st_size > 100_000:
+                data.write_bytes(b"rotten")
+
+    form = ",image-manifest=false" if request.param == "registry-index" else ""
+    ref = f"type=registry,ref={registry}/app:cache"
+    return Place(ref + form, ref, lose_pushed)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    folder = tmp_path / "ctx"
+    folder.mkdir()
+    busybox_context(folder, DOCKERFILE)
+    (folder / "app.txt").write_text("one")
+    return folder
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Callable[[str], Lamina]:
+    """Stores that share nothing, by name."""
+    return lambda name: Lamina(tmp_path / f"machine-{name}")
+
+
+def ran(output: str) -> list[str]:
+    """Return the RUN commands that were carried out."""
+    names = {line.split(" ", 1)[0]: line for line in output.splitlines() if " RUN " in line and line[0] == "#"}
+    last = {line.split(" ", 1)[0]: line for line in output.splitlines() if line.endswith(" CACHED") or " DONE " in line}
+    return [line for number, line in names.items() if not last[number].endswith(" CACHED")]
+
+
+def digest(lamina: Lamina, name: str = "app") -> str:
+    found = next(i for i in Store(lamina.root / "oci").images() if i.name == f"docker.io/library/{name}:latest")
+    return str(found.descriptor.digest)
+
+
+def test_an_empty_store_has_every_hit_and_takes_only_what_it_needs(place, context, machine) -> None:
+    """D2, D3, D7, B19: with mode=max nothing runs elsewhere, and the image is the same to the byte."""
+    a, b = machine("a"), machine("b")
+    first = a.build(context, "-t", "app", "--cache-to", place.to + ",mode=max")
+    second = b.build(context, "-t", "app", "--cache-from", place.from_)
+
+    assert len(ran(first.stderr)) == RUNS
+    assert ran(second.stderr) == []
+    assert digest(b) == digest(a)
+    kept = [path.stat().st_size for path in (b.root / "oci" / "blobs" / "sha256").iterdir()]
+    assert not any(size > 2_000_000 for size in kept), "the build stage's junk came along"
+
+
+def test_only_what_depends_on_a_change_runs_again(place, context, machine) -> None:
+    """D2, D3, B16: the other stage's step comes from the cache although the target has changed."""
+    machine("a").build(context, "-t", "app", "--cache-to", place.to + ",mode=max")
+    (context / "app.txt").write_text("two")
+    done = machine("b").build(context, "-o", f"type=local,dest={context}/out", "--cache-from", place.from_)
+
+    again = ran(done.stderr)
+    assert len(again) == 2 and not any("/base" in name for name in again), again
+    assert (context / "out" / "out.txt").read_text() == "two"
+    assert (context / "out" / "base").read_text() == "base\n"
+
+
+def test_an_unchanged_result_of_a_changed_step_goes_on_by_content(place, context, machine) -> None:
+    """B16: only the index of the cached stage is needed to see that what is copied has not changed."""
+    a = machine("a")
+    a.build(context, "-t", "app", "--cache-to", place.to + ",mode=max")
+    dockerfile = context / "Dockerfile"
+    dockerfile.write_text(dockerfile.read_text().replace("WORKDIR /src", "ENV unused=1\nWORKDIR /src"))
+    done = machine("b").build(context, "-t", "app", "--cache-from", place.from_)
+
+    assert len(ran(done.stderr)) == 1, "the step whose environment changed, not the ones that copy its result"
+
+
+def test_min_holds_what_the_image_consists_of(place, context, machine) -> None:
+    """D7: the build stage is not in it, the final stage is."""
+    machine("a").build(context, "-t", "app", "--cache-to", place.to + ",mode=min")
+    (context / "app.txt").write_text("two")
+    done = machine("b").build(context, "-t", "app", "--cache-from", place.from_)
+
+    assert [name for name in ran(done.stderr) if "/base" in name] == []
+    assert len(ran(done.stderr)) == 2
+
+
+def test_exports_add_up(place, context, machine) -> None:
+    """L4, D9: a second machine's export keeps what the first one's brought."""
+    machine("a").build(context, "-t", "app", "--cache-to", place.to + ",mode=max")
+    other = context.parent / "other"
+    other.mkdir()
+    busybox_context(other, "FROM base\nRUN echo other > /other\n")
+    machine("b").build(other, "-t", "other", "--cache-to", place.to + ",mode=max")
+    c = machine("c")
+
+    assert ran(c.build(context, "-t", "app", "--cache-from", place.from_).stderr) == []
+    assert ran(c.build(other, "-t", "other", "--cache-from", place.from_).stderr) == []
+
+
+def test_exporting_again_sends_nothing(place, context, machine) -> None:
+    """C10: what is there is not sent twice, and an export without news writes nothing."""
+    a = machine("a")
+    a.build(context, "-t", "app", "--cache-to", place.to + ",mode=max")
+    done = a.build(context, "-t", "app", "--cache-to", place.to + ",mode=max")
+
+    assert "0 of them new" in done.stderr and "sent" not in done.stderr.split("exporting cache", 1)[1]
+
+
+def test_a_cache_that_lost_its_layers_costs_time_only(place, context, machine) -> None:
+    """L4: promised layers that are gone are built again, with a warning; the next export mends the cache."""
+    a, b = machine("a"), machine("b")
+    a.build(context, "-t", "app", "--cache-to", place.to + ",mode=max")
+    place.lose_layers()
+    done = b.build(context, "-t", "app", "--cache-from", place.from_)
+
+    assert "WARN" in done.stderr.upper() and "built again" in done.stderr
+    assert digest(b) != digest(a), "what the steps made up at random was made up anew"
+    assert b("store", "check").returncode == 0
+
+
+def test_a_killed_export_leaves_the_old_cache(place, context, machine, tmp_path) -> None:
+    """Kill the exporter at random moments: what was there still imports."""
+    machine("a").build(context, "-t", "app", "--cache-to", place.to + ",mode=max")
+    chance = random.Random(4)
+    for number in range(6):
+        other = tmp_path / f"other{number}"
+        other.mkdir()
+        busybox_context(other, f"FROM base\nRUN echo {number} > /n && dd if=/dev/urandom of=/junk bs=1M count=3\n")
+        victim = machine("victim")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lamina", "build", "-q", "-t", "x", "--cache-to", place.to + ",mode=max", other],
+            env={**os.environ, "LAMINA_ROOT": str(victim.root)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        threading.Timer(chance.uniform(0.1, 0.9), lambda p=process: p.send_signal(signal.SIGKILL)).start()
+        process.wait()
+    done = machine("b").build(context, "-t", "app", "--cache-from", place.from_)
+
+    assert ran(done.stderr) == []
+
+
+def test_an_image_holds_its_cache(context, machine, registry) -> None:
+    """D1: the image that was pushed is the cache, and building it again gives the same image."""
+    name = f"{registry}/app:inline"
+    a, b = machine("a"), machine("b")
+    first = a.build(context, "-t", name, "--push", "--cache-to", "type=inline", "--metadata-file", context / "meta")
+    assert len(ran(first.stderr)) == RUNS
+    again = a.build(context, "-t", name, "--push", "--cache-to", "type=inline", "--metadata-file", context / "meta2")
+    (context / "app.txt").write_text("two")
+    done = b.build(context, "-t", "app", "--cache-from", name)
+
+    assert ran(again.stderr) == []
+    digests = [json.loads((context / file).read_text())["containerimage.digest"] for file in ("meta", "meta2")]
+    assert digests[0] == digests[1]
+    assert not any("/base" in name for name in ran(done.stderr))
+
+
+def test_several_sources_and_targets(context, machine, registry, tmp_path) -> None:
+    """D8: every target is written, every source asked."""
+    machine("a").build(
+        context, "-t", "app",
+        "--cache-to", f"type=local,dest={tmp_path}/one,mode=max",
+        "--cache-to", f"type=registry,ref={registry}/two:cache",
+    )  # fmt: skip
+    for source in (f"type=local,src={tmp_path}/one", f"{registry}/two:cache"):
+        done = machine(source[:12]).build(
+            context, "-t", "app", "--cache-from", f"type=local,src={tmp_path}/none", "--cache-from", source
+        )
+        assert ran(done.stderr) == []
+
+
+def test_failures_are_warnings_unless_asked(context, machine) -> None:
+    """A cache that cannot be reached never fails the build; `ignore-error=false` asks for that."""
+    nowhere = "type=registry,ref=127.0.0.1:1/x:cache"
+    done = machine("a").build(context, "-t", "app", "--cache-to", nowhere, "--cache-from", nowhere)
+    refused = machine("a").build(context, "-t", "app", "--cache-to", nowhere + ",ignore-error=false", check=False)
+
+    assert "is not used" in done.stderr and "was not exported" in done.stderr
+    assert refused.returncode != 0 and "127.0.0.1:1" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cache-to", "type=tape"], "unknown type"),
+        (["--cache-to", "type=local"], "needs dest="),
+        (["--cache-from", "type=local,src=x,colour=red"], "no attribute 'colour'"),
+        (["--cache-to", "type=inline,mode=max"], "inline"),
+        (["--cache-to", "type=registry,ref=x,mode=most"], "min or max"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(context, machine, words, said) -> None:
+    """Before anything runs, with what would be right."""
+    done = machine("a").build(context, *words, check=False)
+
+    assert done.returncode != 0 and said in done.stderr
