@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lamina.cache.backends.manifest import read_cache_manifest
 from lamina.cache.document import (
     CacheLayer,
     CacheRecord,
@@ -27,6 +29,10 @@ from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest
 
 FOR_EVER = 1e12
+
+
+def named_bytes(data: bytes) -> Digest:
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
 
 
 def named(text: str) -> Digest:
@@ -207,3 +213,15 @@ def test_buildkits_form_is_checked(raw: bytes) -> None:
     """A config that somebody made up."""
     with pytest.raises(InputError):
         buildkit_summary(raw)
+
+
+def test_a_cache_that_buildkit_wrote_is_read() -> None:
+    """Golden: a current BuildKit's export of seven steps with mode=max."""
+    folder = Path(__file__).parents[2] / "golden" / "cache"
+    manifest = read_cache_manifest((folder / "buildkit_manifest.json").read_bytes())
+    raw = (folder / "buildkit_config.json").read_bytes()
+    layers, records = buildkit_summary(raw)
+
+    assert manifest.document is None and manifest.config is not None
+    assert manifest.config.digest == named_bytes(raw)
+    assert layers == len(manifest.blobs) == 7 and records > layers
