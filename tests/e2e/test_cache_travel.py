@@ -234,6 +234,25 @@ def test_several_sources_and_targets(context, machine, registry, tmp_path) -> No
         assert ran(done.stderr) == []
 
 
+def test_layers_are_compressed_as_asked(context, machine, tmp_path) -> None:
+    """D2: new layers with `compression`, all of them with `force-compression`."""
+    a, cache = machine("a"), tmp_path / "cache"
+    a.build(context, "-t", "app", "--cache-to", f"type=local,dest={cache},mode=max,compression=uncompressed")
+    assert media_types(cache) == {"application/vnd.oci.image.layer.v1.tar"}
+    forced = f"type=local,dest={cache}2,mode=max,compression=zstd,force-compression=true"
+    a.build(context, "-t", "app", "--cache-to", forced)
+    assert media_types(Path(f"{cache}2")) == {"application/vnd.oci.image.layer.v1.tar+zstd"}
+
+    done = machine("b").build(context, "-t", "app", "--cache-from", f"type=local,src={cache}2")
+    assert ran(done.stderr) == []
+
+
+def media_types(cache: Path) -> set[str]:
+    store = Store(cache, create=False)
+    manifest = json.loads(store.read(store.images()[0].descriptor.digest))
+    return {blob["mediaType"] for blob in manifest["layers"] if "image.layer" in blob["mediaType"]}
+
+
 def test_failures_are_warnings_unless_asked(context, machine) -> None:
     """A cache that cannot be reached never fails the build; `ignore-error=false` asks for that."""
     nowhere = "type=registry,ref=127.0.0.1:1/x:cache"

@@ -10,6 +10,7 @@ import base64
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from lamina.cache.backend import CacheBackend
@@ -112,7 +113,7 @@ class Caches:
                 gathered[spec.max] = gather(
                     records, solver.packer.finish, self._dump_index, None if spec.max else chain
                 )
-            self._export(export, gathered[spec.max])
+            self._export(export, self._recompressed(gathered[spec.max], spec))
 
     def _export(self, export: CacheExport, gathered: Gathered) -> None:
         spec, started = export.spec, time.time()
@@ -132,6 +133,28 @@ class Caches:
             return
         self._sink(LogEvent(vertex, 1, f"{_told(report)}\n".encode(), time.time()))
         self._sink(VertexEvent(vertex, name, started=started, completed=time.time()))
+
+    def _recompressed(self, gathered: Gathered, spec: CacheSpec) -> Gathered:
+        """Return the layers in the compression asked for, if all of them shall have it."""
+        if not spec.force_compression or not spec.compression:
+            return gathered
+        from lamina.cache.gather import Gathered
+        from lamina.exporter.convert import convert_layer
+        from lamina.image.assemble import LayerBlob
+        from lamina.oci.media_types import layer_compression
+
+        layers, rows = [], dict(gathered.rows)
+        for layer in gathered.document.layers:
+            if not layer.origin and layer_compression(layer.blob.media_type) != spec.compression:
+                row = rows[layer.blob.digest]
+                self._open_layer(row).close()
+                blob = LayerBlob(layer.blob, layer.diff_id)
+                found = convert_layer(self._place.store, blob, spec.compression, spec.level, self._place.cancel)
+                to = found.descriptor
+                rows[to.digest] = replace(row, blob=to.digest, blob_size=to.size, media_type=to.media_type, origin="")
+                layer = replace(layer, blob=to)
+            layers.append(layer)
+        return Gathered(replace(gathered.document, layers=tuple(layers)), rows, gathered.indexes)
 
     def _start(self, spec: CacheSpec) -> CacheExport:
         from lamina.cache.export import CacheExport

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from lamina.cancel import Cancel
+from lamina.engine.caches import open_caches, without_gone_layers
 from lamina.engine.options import BuildOptions, BuildResult, Environment
 from lamina.engine.outputs import Built, Exporting, plan_outputs
 from lamina.engine.place import Place
@@ -50,9 +51,18 @@ def solve_definition(
     )
     with (
         Place(environment, cancel, credentials=session.credentials, platform=platform, pull=options.pull) as place,
-        Solver(place, session, sink, settings) as solver,
+        open_caches(place, options, sink) as caches,
+        Solver(place, session, sink, settings, caches) as solver,
     ):
-        (ref,) = solver.solve([graph])
-        built = Built(platform, ref, fields)
-        exporting = Exporting(place, outputs, [built], solver.packer.finish, options, stdout, sink)
-        return replace(exporting.run(), timings=solver.timings)
+
+        def carry_out() -> BuildResult:
+            (ref,) = solver.solve([graph])
+            built = [Built(platform, ref, fields)]
+            if caches is not None:
+                caches.put_inline(built, solver)
+            return Exporting(place, outputs, built, solver.packer.finish, options, stdout, sink).run()
+
+        result = without_gone_layers(caches, place, carry_out)
+        if caches is not None:
+            caches.export(solver)
+        return replace(result, timings=solver.timings)
