@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -251,6 +252,50 @@ def media_types(cache: Path) -> set[str]:
     store = Store(cache, create=False)
     manifest = json.loads(store.read(store.images()[0].descriptor.digest))
     return {blob["mediaType"] for blob in manifest["layers"] if "image.layer" in blob["mediaType"]}
+
+
+MOUNTED = """\
+FROM base
+COPY app.txt deps.lock /
+RUN --mount=type=cache,id=pip,target=/cache cat /app.txt >> /cache/log && cat /cache/log > /out && ls /cache > /names
+"""
+
+
+def test_cache_mounts_travel(place, context, machine) -> None:
+    """L3, D10: what a step kept on one machine is there on another, when its step runs."""
+    dockerfile = context / "Dockerfile"
+    dockerfile.write_text(dockerfile.read_text().partition("FROM base AS build")[0] + MOUNTED)
+    (context / "deps.lock").write_text("1")
+    a = machine("a")
+    to = place.to + ",mode=max,mounts=pip@deps.lock"
+    a.build(context, "-t", "app", "--cache-to", to)
+    big = next((a.root / "caches").glob("*")) / "wheels"
+    big.write_bytes(random.Random(1).randbytes(20_000_000))
+    (context / "app.txt").write_text("two")
+    second = a.build(context, "-t", "app", "--cache-to", to).stderr
+    (context / "app.txt").write_text("three")
+    out = context / "out"
+    b = machine("b")
+    b.build(context, "-o", f"type=local,dest={out}", "--cache-from", place.from_, "--cache-to", to)
+
+    assert (out / "out").read_text() == "onetwothree"
+    assert (out / "names").read_text() == "log\nwheels\n"
+    assert sent(second) > 20_000_000
+    (context / "app.txt").write_text("four")
+    third = b.build(context, "-o", f"type=local,dest={out}", "--cache-from", place.from_, "--cache-to", to).stderr
+    assert sent(third) < 6_000_000, "most of the mount was there already"
+
+
+def test_cache_mounts_that_are_not_there(place, context, machine) -> None:
+    """L3: a wrong id is a warning; a cache that lost the chunks leaves the mount empty."""
+    done = machine("a").build(context, "-t", "app", "--cache-to", place.to + ",mounts=nobody")
+    assert "there is none of that id" in done.stderr
+
+
+def sent(output: str) -> int:
+    """Return how many bytes an export sent."""
+    found = re.search(r"sent \d+ blobs of ([\d,]+) bytes", output)
+    return int(found[1].replace(",", "")) if found else 0
 
 
 def test_failures_are_warnings_unless_asked(context, machine) -> None:

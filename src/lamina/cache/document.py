@@ -25,6 +25,7 @@ from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest
 
 MEDIA_TYPE = "application/vnd.lamina.cache.v1+gzip"
+CHUNK_MEDIA_TYPE = "application/vnd.lamina.cache.chunk.v1+zstd"
 INDEX_MEDIA_TYPE = "application/vnd.lamina.layer.index.v1+gzip"
 BUILDKIT_MEDIA_TYPE = "application/vnd.buildkit.cacheconfig.v0"
 VERSION = 1
@@ -32,6 +33,9 @@ MAX_BYTES = 64 << 20
 MAX_LAYERS = 8000
 MAX_RECORDS = 20_000
 MAX_DEPTH = 500
+MAX_MOUNTS = 200
+MAX_CHUNKS = 100_000
+_KEYS_A_MOUNT = 3
 _BUILDKIT_MAX_BYTES = 1 << 20
 _MAX_PARTS_BYTES = 64 << 10
 
@@ -82,12 +86,38 @@ class CacheRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a cache mount's archive: the digest of the piece, and the blob that is the piece compressed."""
+
+    raw: Digest
+    blob: Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMount:
+    """The content of a cache mount at one time: an archive in chunks.
+
+    Attributes:
+        name: the mount's id.
+        key: digest of the lock file it goes with, "" for none.
+        size: bytes of the archive.
+        used: seconds since the epoch when it was exported.
+    """
+
+    name: str
+    key: str
+    chunks: tuple[Chunk, ...]
+    size: int
+    used: float
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
-    """Layers and records; `mounts` maps a cache mount's name to what travels of it (see `cache/mounts.py`)."""
+    """What a cache holds: layers, records that lead to them, and contents of cache mounts."""
 
     layers: tuple[CacheLayer, ...] = ()
     records: tuple[CacheRecord, ...] = ()
-    mounts: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    mounts: tuple[CacheMount, ...] = ()
 
     def chain(self, number: int) -> list[CacheLayer]:
         """Return the layers of the chain that ends with a layer, bottom first."""
@@ -105,6 +135,9 @@ class Document:
                 found.setdefault(layer.blob.digest, layer.blob)
             if layer.index is not None:
                 found.setdefault(layer.index.digest, layer.index)
+        for mount in self.mounts:
+            for chunk in mount.chunks:
+                found.setdefault(chunk.blob.digest, chunk.blob)
         return list(found.values())
 
 
@@ -114,7 +147,7 @@ def dump(document: Document) -> bytes:
         "version": VERSION,
         "layers": [_dump_layer(layer) for layer in document.layers],
         "records": [_dump_record(record) for record in document.records],
-        "mounts": dict(document.mounts),
+        "mounts": [_dump_mount(mount) for mount in document.mounts],
     }
     text = json.dumps(obj, sort_keys=True, separators=(",", ":")).encode("utf-8", "surrogatepass")
     return gzip.compress(text, 6, mtime=0)
@@ -149,7 +182,8 @@ def parse(raw: bytes, where: str = "") -> Document:
     records = tuple(
         _parse_record(checked, item, len(layers)) for item in checked.items(top.get("records"), MAX_RECORDS)
     )
-    return Document(tuple(layers), records, checked.table(top.get("mounts", {})))
+    mounts = tuple(_parse_mount(checked, item) for item in checked.items(top.get("mounts", []), MAX_MOUNTS))
+    return Document(tuple(layers), records, mounts)
 
 
 def merge(documents: Sequence[Document], *, ttl_s: float, limit: int, now: float | None = None) -> Document:
@@ -167,8 +201,8 @@ def merge(documents: Sequence[Document], *, ttl_s: float, limit: int, now: float
             found[record.canon, results] = _joined(same, record) if same else record
     recent = [record for record in found.values() if now - record.used <= ttl_s]
     recent.sort(key=lambda record: (-record.used, record.canon))
-    mounts = {name: value for document in documents for name, value in document.mounts.items()}
-    return _compact(layers, _one_claim_each(recent[:limit]), mounts)
+    mounts = [mount for document in documents for mount in document.mounts if now - mount.used <= ttl_s]
+    return _compact(layers, _one_claim_each(recent[:limit]), _recent_mounts(mounts))
 
 
 def without(document: Document, gone: Collection[str]) -> Document:
@@ -182,7 +216,8 @@ def without(document: Document, gone: Collection[str]) -> Document:
         if layer.parent in lost or (not layer.origin and layer.blob.digest in gone):
             lost.add(number)
     records = [record for record in document.records if not lost.intersection(record.results)]
-    return _compact(layers, records, document.mounts)
+    mounts = [mount for mount in document.mounts if not any(chunk.blob.digest in gone for chunk in mount.chunks)]
+    return _compact(layers, records, mounts)
 
 
 def buildkit_config(document: Document, created: str = "1970-01-01T00:00:00Z") -> bytes:
@@ -281,7 +316,7 @@ def _one_claim_each(records: Iterable[CacheRecord]) -> list[CacheRecord]:
     return kept
 
 
-def _compact(layers: Sequence[CacheLayer], records: Sequence[CacheRecord], mounts: Mapping[str, Any]) -> Document:
+def _compact(layers: Sequence[CacheLayer], records: Sequence[CacheRecord], mounts: Iterable[CacheMount]) -> Document:
     """Return a document with only the layers that records lead to; whole records go where that is too many."""
     kept: dict[int, int] = {}
     taken: list[CacheLayer] = []
@@ -301,7 +336,19 @@ def _compact(layers: Sequence[CacheLayer], records: Sequence[CacheRecord], mount
             kept[number] = len(taken)
             taken.append(replace(layer, parent=kept[layer.parent] if layer.parent >= 0 else -1))
         written.append(replace(record, results=tuple(kept[n] if n >= 0 else -1 for n in record.results)))
-    return Document(tuple(taken), tuple(written), mounts)
+    return Document(tuple(taken), tuple(written), tuple(mounts))
+
+
+def _recent_mounts(mounts: Iterable[CacheMount]) -> list[CacheMount]:
+    """Return of each mount and key the newest, of each mount a few keys."""
+    newest: dict[tuple[str, str], CacheMount] = {}
+    for mount in sorted(mounts, key=lambda mount: (mount.used, mount.name, mount.key)):
+        newest[mount.name, mount.key] = mount
+    kept: list[CacheMount] = []
+    for mount in sorted(newest.values(), key=lambda mount: (-mount.used, mount.name, mount.key)):
+        if sum(1 for other in kept if other.name == mount.name) < _KEYS_A_MOUNT and len(kept) < MAX_MOUNTS:
+            kept.append(mount)
+    return kept
 
 
 # -- one layer, one record
@@ -360,4 +407,31 @@ def _parse_record(checked: Checked, obj: Any, layers: int) -> CacheRecord:
         seconds=checked.number(table.get("seconds", 0)),
         created=checked.number(table.get("created", 0)),
         used=checked.number(table.get("used", 0)),
+    )
+
+
+def _dump_mount(mount: CacheMount) -> dict[str, Any]:
+    return {
+        "name": mount.name,
+        "key": mount.key,
+        "chunks": [[chunk.raw, chunk.blob.digest, chunk.blob.size] for chunk in mount.chunks],
+        "size": mount.size,
+        "used": round(float(mount.used), 3),
+    }
+
+
+def _parse_mount(checked: Checked, obj: Any) -> CacheMount:
+    table = checked.table(obj)
+    chunks = []
+    for item in checked.items(table.get("chunks"), MAX_CHUNKS):
+        if len(checked.items(item, 3)) != 3:
+            raise InputError("a chunk is three values", where=checked.where)
+        size = checked.whole(item[2], 0, 1 << 32)
+        chunks.append(Chunk(checked.digest(item[0]), Descriptor(CHUNK_MEDIA_TYPE, checked.digest(item[1]), size)))
+    return CacheMount(
+        name=checked.text(table.get("name"), 4096),
+        key=checked.text(table.get("key"), 200),
+        chunks=tuple(chunks),
+        size=checked.whole(table.get("size"), 0, 1 << 50),
+        used=checked.number(table.get("used")),
     )

@@ -7,7 +7,6 @@ when all its blobs are there.
 
 from __future__ import annotations
 
-import io
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -23,6 +22,7 @@ from lamina.cache.spec import CacheSpec
 from lamina.cancel import Cancel
 from lamina.errors import InputError
 from lamina.oci.descriptor import Descriptor
+from lamina.oci.digest import Digest
 from lamina.snapshot.rows import LayerRow
 
 _PARALLEL = 4
@@ -87,6 +87,12 @@ class CacheExport:
         backend.put(blob, open_blob)
         self._sent[blob.digest] = blob.size
 
+    def seen(self) -> tuple[Document, frozenset[Digest]]:
+        """Return what was there when the build began: the documents as one, and the blobs."""
+        _, seen = self._loading.result()
+        document = merge(_parse_all(seen, self.spec.shown()), ttl_s=self.spec.ttl_s, limit=self.spec.limit)
+        return document, frozenset().union(*(found.blobs for found in seen))
+
     def finish(self, gathered: Gathered) -> ExportReport:
         """Write what was gathered, merged with what is there.
 
@@ -121,8 +127,8 @@ class CacheExport:
         wanted = backend.missing([blob for blob in merged.blobs() if blob.digest not in there])
         puts, gone = [], set()
         for blob in wanted:
-            if blob.digest in gathered.indexes:
-                open_blob: Callable[[], BinaryIO] = partial(io.BytesIO, gathered.indexes[blob.digest])
+            if blob.digest in gathered.openers:
+                open_blob = gathered.openers[blob.digest]
             elif blob.digest in gathered.rows:
                 open_blob = partial(self._open_layer, gathered.rows[blob.digest])
             else:
@@ -166,4 +172,5 @@ def _is_fresh(mine: Document, there: Document) -> bool:
         keys, used = stamps.get(record.canon, ((), 0.0))
         if record.used - used > _STILL_FRESH_S or not set(record.keys) <= set(keys):
             return False
-    return True
+    contents = {(mount.name, mount.key): mount.chunks for mount in there.mounts}
+    return all(contents.get((mount.name, mount.key)) == mount.chunks for mount in mine.mounts)

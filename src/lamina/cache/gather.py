@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, BinaryIO
 
 from lamina.cache.document import INDEX_MEDIA_TYPE, CacheLayer, CacheRecord, Document
 from lamina.oci.descriptor import Descriptor
@@ -41,11 +43,11 @@ class KnownRecord:
 
 @dataclass(slots=True)
 class Gathered:
-    """A document and how its blobs are had: `rows` by blob digest, `indexes` by their own."""
+    """A document and how its blobs are had: `rows` by the digests of layers, `openers` by those of all others."""
 
     document: Document
     rows: dict[str, LayerRow] = field(default_factory=dict)
-    indexes: dict[str, bytes] = field(default_factory=dict)
+    openers: dict[str, Callable[[], BinaryIO]] = field(default_factory=dict)
 
 
 def known_records(state: State, keys: Iterable[str]) -> list[KnownRecord]:
@@ -137,7 +139,7 @@ def _layer(row: LayerRow, parent: int, dump_index: DumpIndex, gathered: Gathered
     if index is not None:
         data = gzip.compress(index, 6, mtime=0)
         descriptor = Descriptor(INDEX_MEDIA_TYPE, sha256_digest(data), len(data))
-        gathered.indexes[descriptor.digest] = data
+        gathered.openers[descriptor.digest] = partial(io.BytesIO, data)
     return CacheLayer(
         blob=blob,
         diff_id=Digest(row.diff_id),

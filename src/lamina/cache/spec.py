@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 from lamina.csvline import parse_pairs
 from lamina.errors import InputError
 
-_EXPORT = {"mode", "compression", "compression-level", "force-compression", "ignore-error", "mounts", "ttl", "limit"}
+_EXPORT = {
+    "mode",
+    "compression",
+    "compression-level",
+    "force-compression",
+    "ignore-error",
+    "mounts",
+    "mounts-size",
+    "ttl",
+    "limit",
+}
 _FORM = {"image-manifest", "oci-mediatypes"}
 _IMPORT = {"timeout"}
 _BOTH: dict[str, frozenset[str]] = {
@@ -37,11 +47,14 @@ _NEEDED = {"registry": "ref", "s3": "bucket", "azblob": "account_url"}
 _SECRET = frozenset({"token", "ghtoken", "access_key_id", "secret_access_key", "session_token"})
 _COMPRESSIONS = ("uncompressed", "gzip", "zstd")
 _AGE = re.compile(r"(\d+)([smhdw])")
+_SIZE = re.compile(r"(\d+)([kmgt]?)i?b?")
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 TYPES = tuple(_BOTH)
 
 DEFAULT_TTL_S = 30 * 86400
 DEFAULT_LIMIT = 2000
+DEFAULT_MOUNTS_BYTES = 5 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +67,9 @@ class CacheSpec:
         max: every step's result is exported, not just what the image consists of.
         compression: of new layers; "" leaves that to the outputs. `level` None is the compression's default.
         ignore_error: a failing export is a warning. The user's word, or True.
-        mounts: ids of cache mounts that travel along.
+        mounts: ids of cache mounts that travel along, each perhaps with `@FILE`: a lock file of the context that says
+            which content belongs to it. On import, the only ones to be taken; none means any.
+        mounts_bytes: the most that one of them may have.
         ttl_s: records not used for so long are left out of the next export; `limit` records are kept at most.
     """
 
@@ -66,6 +81,7 @@ class CacheSpec:
     force_compression: bool = False
     ignore_error: bool = True
     mounts: tuple[str, ...] = ()
+    mounts_bytes: int = DEFAULT_MOUNTS_BYTES
     ttl_s: int = DEFAULT_TTL_S
     limit: int = DEFAULT_LIMIT
 
@@ -137,7 +153,8 @@ def _build(kind: str, pairs: dict[str, str], own: frozenset[str] | set[str], opt
         level=_number(pairs, "compression-level", option),
         force_compression=_flag(pairs, "force-compression", False),
         ignore_error=_flag(pairs, "ignore-error", True),
-        mounts=tuple(name for name in re.split(r"[;+]", pairs.get("mounts", "")) if name),
+        mounts=tuple(name for name in re.split(r"[;,+]", pairs.get("mounts", "")) if name),
+        mounts_bytes=_size(pairs.get("mounts-size", ""), option),
         ttl_s=_age(pairs.get("ttl", ""), option),
         limit=_number(pairs, "limit", option) or DEFAULT_LIMIT,
     )
@@ -162,6 +179,15 @@ def _number(pairs: Mapping[str, str], name: str, option: str) -> int | None:
     if not text.isdecimal() or not text.isascii() or len(text) > 9:
         raise InputError(f"{option}: {name} is a whole number, not {text!r}")
     return int(text)
+
+
+def _size(text: str, option: str) -> int:
+    if not text:
+        return DEFAULT_MOUNTS_BYTES
+    found = _SIZE.fullmatch(text.lower())
+    if found is None or len(text) > 12:
+        raise InputError(f"{option}: mounts-size is a size such as 500MB or 2GB, not {text!r}")
+    return int(found[1]) * _UNITS[found[2]]
 
 
 def _age(text: str, option: str) -> int:

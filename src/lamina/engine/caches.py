@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from lamina.cache.backend import CacheBackend
@@ -18,6 +19,7 @@ from lamina.cache.records import Records
 from lamina.cache.spec import CacheSpec, parse_spec
 from lamina.cache.travel import CacheSource, TravelCache
 from lamina.engine.backends import open_backend
+from lamina.engine.cache_mounts import TravellingMounts
 from lamina.engine.options import BuildOptions
 from lamina.engine.place import Place
 from lamina.errors import CancelledError, Error
@@ -51,6 +53,7 @@ class Caches:
         records = Records(place.state, place.locks)
         self._sources = [CacheSource(spec, lambda spec=spec: self._open(spec)) for spec in self._from]  # type: ignore[misc]
         self.cache = TravelCache(records, place.layers, self._sources, self._cannot_read)
+        self._mounts = TravellingMounts(place, options.context, self._sources, self._warn)
         self._exports = [self._start(spec) for spec in self._to if spec.type != "inline"]
         self.pack_all = any(spec.max for spec in self._to)
         self.inline = any(spec.type == "inline" for spec in self._to)
@@ -68,6 +71,10 @@ class Caches:
         """Return how new layers are compressed: as the first export says that says it."""
         spec = next((spec for spec in self._to if spec.compression), None)
         return Compression(spec.compression, spec.level) if spec else default
+
+    def fill_mount(self, name: str, directory: Path) -> bool:
+        """Fill a new cache mount with what a cache has of it; False when none has."""
+        return bool(self._sources) and self._mounts.fill(name, directory)
 
     def packed(self, row: LayerRow) -> None:
         """Take note of a layer that is packed: it may travel while the build goes on."""
@@ -113,7 +120,8 @@ class Caches:
                 gathered[spec.max] = gather(
                     records, solver.packer.finish, self._dump_index, None if spec.max else chain
                 )
-            self._export(export, self._recompressed(gathered[spec.max], spec))
+            found = self._recompressed(gathered[spec.max], spec)
+            self._export(export, self._mounts.add(found, export) if spec.mounts else found)
 
     def _export(self, export: CacheExport, gathered: Gathered) -> None:
         spec, started = export.spec, time.time()
@@ -154,7 +162,7 @@ class Caches:
                 rows[to.digest] = replace(row, blob=to.digest, blob_size=to.size, media_type=to.media_type, origin="")
                 layer = replace(layer, blob=to)
             layers.append(layer)
-        return Gathered(replace(gathered.document, layers=tuple(layers)), rows, gathered.indexes)
+        return Gathered(replace(gathered.document, layers=tuple(layers)), rows, gathered.openers)
 
     def _start(self, spec: CacheSpec) -> CacheExport:
         from lamina.cache.export import CacheExport

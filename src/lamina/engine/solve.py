@@ -103,6 +103,7 @@ class Solver:
             now_ns=epoch * 10**9 if epoch is not None else time.time_ns(),
             userxattr=place.environment.userns,
             allow=settings.allow,
+            fill_mount=caches.fill_mount if caches else None,
         )
 
     def __enter__(self) -> Solver:

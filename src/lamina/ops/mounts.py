@@ -222,7 +222,9 @@ class Mounts:
             making = self._worker.layers.scratch("c")
             making.mkdir(mode=0o755)
             os.chmod(making, 0o755)
-            if mount.input >= 0:
+            if self._worker.fill_mount is not None and self._worker.fill_mount(name, making):
+                pass
+            elif mount.input >= 0:
                 source = self._inputs[mount.input]
                 view = source.view if isinstance(source, LocalRef) else self._worker.layers.view(source, self._cancel)
                 plan = Plan(Union([]), now_ns=self._worker.now_ns)

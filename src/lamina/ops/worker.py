@@ -61,6 +61,7 @@ class Worker:
         shm_size: default size of /dev/shm in bytes, 0 for docker's 64 MiB.
         now_ns: the time that the build stamps on what it makes itself.
         allow: entitlements of steps (`security.insecure`, `network.host`).
+        fill_mount: fills a new cache mount (by id, in a directory) from a cache elsewhere; False when none has it.
     """
 
     root: Path
@@ -82,6 +83,7 @@ class Worker:
     now_ns: int = 0
     userxattr: bool = False
     allow: frozenset[str] = frozenset()
+    fill_mount: Callable[[str, Path], bool] | None = None
     _materialized: dict[int, LayerRef] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 

@@ -142,7 +142,7 @@ GOOD = json.loads(gzip.decompress(dump(Document((layer("a"), layer("b", 0)), (re
         {"records": [{**GOOD["records"][0], "keys": ["no digest"]}]},
         {"records": [{**GOOD["records"][0], "seconds": float("nan")}]},
         {"records": [{**GOOD["records"][0], "parts": []}]},
-        {"mounts": []},
+        {"mounts": {}},
     ],
 )
 def test_a_broken_rule_is_an_error(change: dict[str, Any]) -> None:

@@ -33,10 +33,10 @@ def test_what_all_exports_have() -> None:
     """D2, D7: mode, compression, failing or not; ours: age, number, mounts."""
     spec = parse_spec(
         "type=local,dest=d,mode=max,compression=zstd,compression-level=9,force-compression=true,"
-        "ignore-error=false,ttl=12h,limit=7,mounts=pip+npm",
+        "ignore-error=false,ttl=12h,limit=7,mounts=pip+npm@lock,mounts-size=2GB",
         export=True,
     )
-    wanted = CacheSpec("local", {"dest": "d"}, True, "zstd", 9, True, False, ("pip", "npm"), 43200, 7)
+    wanted = CacheSpec("local", {"dest": "d"}, True, "zstd", 9, True, False, ("pip", "npm@lock"), 2 * 10**9, 43200, 7)
     assert spec == wanted
 
 
