@@ -154,7 +154,7 @@ class IgnoreRules:
                 last = max(last, self._paths.get(path[:end], -1))
                 end = path.find("/", end + 1)
         if self._names:
-            last = max(last, max([self._names.get(part, -1) for part in path.split("/")]))
+            last = max(last, *[self._names.get(part, -1) for part in path.split("/")])
         for run, match in self._wild:
             if run <= last:
                 break
@@ -314,7 +314,7 @@ def _too_long(pattern: str, what: str) -> InputError:
 def _too_many(number: int) -> InputError:
     return InputError(
         f"ignore rule {number}: the rules with wildcards up to here are more than can be matched fast",
-        hint="name directories instead of what is in them; rules without * ? [ \\ and those like **/name are not limited",
+        hint="name directories instead; rules without * ? [ \\ and those like **/name are not limited",
     )
 
 

@@ -56,13 +56,14 @@ def is_remote(path: str) -> bool:
     return path.startswith(_REMOTE) and not os.path.isdir(path)
 
 
-def find_inputs(path: str, file: str, stdin: BinaryIO | None = None) -> Inputs:
+def find_inputs(path: str, file: str, stdin: BinaryIO | None = None, *, must_have: bool = True) -> Inputs:
     """Read the Dockerfile and find the context for `lamina build [-f FILE] PATH`, where PATH is not remote.
 
     Args:
         path: a directory, or "-": standard input holds a Dockerfile, or a tar archive that is the context.
         file: `--file`, "" when absent, "-": the Dockerfile is on standard input.
         stdin: standard input; the process's own by default.
+        must_have: a directory without a Dockerfile (and no `file` given) is an error; else the bytes stay empty.
 
     Raises:
         InputError: something is not there, or both want standard input.
@@ -76,7 +77,7 @@ def find_inputs(path: str, file: str, stdin: BinaryIO | None = None) -> Inputs:
     inputs = Inputs(os.path.abspath(path))
     if file == "-":
         inputs.dockerfile, inputs.name = read_stream(stdin), "-"
-    else:
+    elif file or must_have or os.path.lexists(_default_dockerfile(path)):
         _take_dockerfile(inputs, file or _default_dockerfile(path), file)
     if inputs.ignore is None:
         inputs.ignore = _read_optional(os.path.join(inputs.context, ".dockerignore"))

@@ -137,7 +137,7 @@ def test_any_number_of_rules_without_wildcards_is_taken(form):
 @pytest.mark.parametrize("rule", ["*.{}", "!{}*", "[{}]", "a/?/{}", "**/{}/x", r"\\a{}"])
 def test_too_many_rules_with_wildcards_are_refused_at_once(rule):
     """A6.1: each is tried on every path, so their sum is bounded; the message says which line is one too many."""
-    with pytest.raises(InputError, match="ignore rule [0-9]+: the rules with wildcards up to here") as caught:
+    with pytest.raises(InputError, match=r"ignore rule [0-9]+: the rules with wildcards up to here") as caught:
         IgnoreRules(rule.format(number) for number in range(10_000))
     assert "directories" in caught.value.hint
 

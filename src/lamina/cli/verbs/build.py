@@ -118,7 +118,7 @@ def _check(request: Request, inputs: Inputs | None) -> int:
 
     environment = load_environment()
     with cancelling() as cancel:
-        fetched = inputs or _fetch(request, environment, lambda _event: None, cancel)
+        fetched = inputs or fetch(request, environment, lambda _event: None, cancel)
         try:
             session = _session(request, fetched.context, environment)
             report = check(BuildOptions(**_options(request, fetched)), session, environment, cancel)
@@ -169,7 +169,7 @@ def _solve(request: Request, inputs: Inputs | None, environment: Environment, di
     from lamina.engine.options import BuildOptions
 
     with cancelling() as cancel:
-        fetched = inputs or _fetch(request, environment, display.sink, cancel)
+        fetched = inputs or fetch(request, environment, display.sink, cancel)
         try:
             session = _session(request, fetched.context, environment)
             return build(BuildOptions(**_options(request, fetched)), session, environment, display.sink, cancel)
@@ -177,7 +177,7 @@ def _solve(request: Request, inputs: Inputs | None, environment: Environment, di
             fetched.close()
 
 
-def _fetch(request: Request, environment: Environment, sink: Sink, cancel: Cancel) -> Inputs:
+def fetch(request: Request, environment: Environment, sink: Sink, cancel: Cancel) -> Inputs:
     """Bring a remote context here."""
     from lamina.cli.remote import fetch_inputs
     from lamina.engine.fetch import fetch_files
@@ -185,11 +185,11 @@ def _fetch(request: Request, environment: Environment, sink: Sink, cancel: Cance
 
     session = _session(request, "", environment)
 
-    def fetch(state: State, directory: str) -> None:
+    def files(state: State, directory: str) -> None:
         fetch_files(state, directory, session, environment, sink, cancel)
 
     options: dict[str, Any] = {**request.options}
-    return fetch_inputs(request.context, request.file, sys.stdin.buffer, fetch, options["build_args"])
+    return fetch_inputs(request.context, request.file, sys.stdin.buffer, files, options["build_args"])
 
 
 def _session(request: Request, context: str, environment: Environment) -> LocalSession:
