@@ -234,9 +234,9 @@ class TestOtherContexts:
 
     def test_git(self, lamina: Lamina, tmp_path: Path) -> None:
         """A repository is fetched; ignore files do not count there, as in a build."""
-        repository = Repository(tmp_path / "repo")
+        repository = Repository(tmp_path / "r.git")
         repository.commit({"Dockerfile": "FROM scratch\nCOPY a /\n", "a": "1", "b": "2", ".dockerignore": "b\n"})
-        with running_git_server(repository) as server:
+        with running_git_server(tmp_path) as server:
             found = listed(lamina, f"{server.url}/r.git")
         lines = {row["path"]: row["readInLine"] for row in found["paths"]}
         assert lines == {"Dockerfile": None, ".dockerignore": None, "a": 2, "b": None}
