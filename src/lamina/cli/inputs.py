@@ -29,18 +29,25 @@ class Inputs:
     Attributes:
         context: absolute path of the context directory, "" when there is none.
         dockerfile, name: the Dockerfile's bytes, and how messages call it.
+        path: where the user's Dockerfile lies; "" when it came by standard input or inside an archive or repository.
         ignore, ignore_name: the ignore file's bytes (None: there is none), and how messages call it.
     """
 
-    __slots__ = ("_temporary", "context", "dockerfile", "ignore", "ignore_name", "name")
+    __slots__ = ("_temporary", "context", "dockerfile", "ignore", "ignore_name", "name", "path")
 
     def __init__(self, context: str, temporary: str = "") -> None:
         self.context = context
         self.dockerfile = b""
         self.name = "Dockerfile"
+        self.path = ""
         self.ignore: bytes | None = None
         self.ignore_name = ".dockerignore"
         self._temporary = temporary
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the context is a copy that goes away again."""
+        return bool(self._temporary)
 
     def close(self) -> None:
         """Remove the temporary directory, if there is one."""
@@ -102,6 +109,7 @@ def _take_dockerfile(inputs: Inputs, dockerfile: str, given: str) -> None:
         raise InputError("no such Dockerfile", where=dockerfile, hint=hint)
     inputs.dockerfile = found
     inputs.name = given or os.path.basename(dockerfile)
+    inputs.path = "" if inputs.temporary else os.path.abspath(dockerfile)
     own = _read_optional(dockerfile + ".dockerignore")
     if own is not None:
         inputs.ignore, inputs.ignore_name = own, os.path.basename(dockerfile) + ".dockerignore"
