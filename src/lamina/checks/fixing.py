@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from lamina.checks.values import Edit, Finding, Fix
 
@@ -173,8 +174,14 @@ def _hunks(rows: Sequence[tuple[str, str, bool]]) -> Iterator[str]:
         new += sum(mark != "-" for mark, _, _ in skipped)
         body = [row for row in rows[start:stop] if not _is_end(row)]
         minus, plus = sum(mark != "+" for mark, _, _ in body), sum(mark != "-" for mark, _, _ in body)
-        yield f"@@ -{_span(old, minus)} +{_span(new, plus)} @@\n" + "".join(map(_line, body))
+        yield f"@@ -{_span(old, minus)} +{_span(new, plus)} @@\n" + "".join(map(_line, _minus_first(body)))
         old, new, position = old + minus, new + plus, stop
+
+
+def _minus_first(rows: Sequence[tuple[str, str, bool]]) -> Iterator[tuple[str, str, bool]]:
+    """Yield rows with the old lines of each change before its new ones."""
+    for _, group in groupby(rows, key=lambda row: row[0] == " "):
+        yield from sorted(group, key=lambda row: row[0] == "+")
 
 
 def _is_end(row: tuple[str, str, bool]) -> bool:

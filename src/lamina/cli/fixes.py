@@ -49,5 +49,5 @@ def _show(mended: Mended, name: str, how: str, *, text: bool) -> None:
         stream.buffer.write(mended.diff.encode("utf-8", "surrogateescape"))
         stream.flush()
     stream.write(clean_text(summary))
-    if text:
+    if text and how == "write":
         stream.write("\n")

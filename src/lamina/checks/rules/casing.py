@@ -103,9 +103,8 @@ def _keyword_as(view: View, item: Instruction, old: str, new: str) -> Fix | None
 def no_empty_continuation(view: View) -> Iterator[Hit]:
     """An empty line looks like the end of the instruction, but is not; a later syntax makes it an error."""
     for source in view.dockerfile.empty_continuations:
-        fix = None
-        if not view.lines[source.start - 1].strip():
-            fix = Fix("remove the empty lines", remove_empty_lines(view, source.start))
+        edits = remove_empty_lines(view, source.start)
+        fix = Fix("remove the empty lines", edits) if edits else None
         yield Hit(
             "an empty line stands inside a continued instruction: remove it or make it a comment", source, fix=fix
         )

@@ -129,7 +129,8 @@ def _check(request: Request, inputs: Inputs | None) -> int:
                 report = check(options, session, environment, cancel)
         finally:
             fetched.close()
-    _print_report(report, request.call.format)
+    if request.fix != "diff" or request.call.format != "text":
+        _print_report(report, request.call.format)
     return int(report.failed and not request.call.ignore_status)
 
 
