@@ -79,17 +79,22 @@ def stage_image(data: bytes, number: int, *, loose: bool) -> Any:
         )
     except InputError as error:
         return error.what.lower()
-    config = dict(made.image_config)
-    if loose:
-        inner = dict(config.get("config") or {})
-        inner["Labels"] = {
-            name: value for name, value in (inner.get("Labels") or {}).items() if not name.endswith("image.authors")
-        }
-        inner.pop("Cmd", None), inner.pop("Entrypoint", None)
-        config = {name: value for name, value in config.items() if name not in ("history", "author")} | {
-            "config": inner
-        }
+    config = normal(made.image_config) if loose else made.image_config
     return list(getattr(made.definition, "def")), config
+
+
+def normal(config: Mapping[str, Any]) -> Any:
+    """The config with its author as a label, and commands as the words that a shell would make of them."""
+    inner = dict(config.get("config") or {})
+    labels = dict(inner.get("Labels") or {})
+    if author := config.get("author"):
+        labels.setdefault("org.opencontainers.image.authors", author)
+    inner["Labels"] = labels
+    for name in ("Cmd", "Entrypoint"):
+        shell, _, line = (inner.get(name) or ["", "", ""])[:3] if len(inner.get(name) or ()) == 3 else ("", "", "")
+        if shell == "/bin/sh" and not set(line) & set("\"'\\"):
+            inner[name] = line.removeprefix("exec ").split()
+    return {name: value for name, value in config.items() if name not in ("history", "author")} | {"config": inner}
 
 
 def check(data: bytes) -> Fixed:

@@ -118,13 +118,13 @@ def no_empty_continuation(view: View) -> Iterator[Hit]:
 )
 def maintainer_deprecated(view: View) -> Iterator[Hit]:
     """`MAINTAINER` sets a field that few tools read; `org.opencontainers.image.authors` is where they look."""
-    for item in view.instructions():
-        if isinstance(item, Maintainer):
-            yield Hit(
-                'MAINTAINER is deprecated: write LABEL org.opencontainers.image.authors="..."',
-                item.source,
-                fix=_authors_label(view, item),
-            )
+    found = [item for item in view.instructions() if isinstance(item, Maintainer)]
+    for item in found:
+        yield Hit(
+            'MAINTAINER is deprecated: write LABEL org.opencontainers.image.authors="..."',
+            item.source,
+            fix=_authors_label(view, item) if len(found) == 1 else None,
+        )
 
 
 def _authors_label(view: View, item: Maintainer) -> Fix | None:

@@ -49,8 +49,13 @@ def _lower_protocol(port: str) -> str:
 
 
 def _rewrite(view: View, item: Instruction, change: Callable[[str], str], description: str) -> Fix | None:
-    """Return the fix that rewrites every port of an EXPOSE; None where one has variables or quotes."""
+    """Return the fix that rewrites every port of an EXPOSE.
+
+    None where one has variables or quotes, and where history would name the ports in another order.
+    """
     assert isinstance(item, Expose)
+    if [change(port) for port in sorted(item.ports)] != sorted(map(change, item.ports)):
+        return None
     changed = LineEdits(view)
     for port in dict.fromkeys(item.ports):
         if set(port) & set("$'\"\\`{}"):
