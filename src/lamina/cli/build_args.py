@@ -130,7 +130,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add(
         "--fix",
         type=_fix,
-        default="",
+        default="false",
         metavar="HOW",
         help="with --check: mend the Dockerfile where that is safe, and show the diff; --fix=diff only shows it",
     )
