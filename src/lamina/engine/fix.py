@@ -30,6 +30,8 @@ from lamina.session import Session
 
 _NO_DIGEST = "sha256:" + "0" * 64
 _UNKNOWN: Mapping[str, Any] = {"architecture": "amd64", "os": "linux", "config": {}}
+_MAX_ENDS = 100
+"""Most stages that are converted on their own; in files with more, nothing but the case of names may change."""
 _AUTHORS = "org.opencontainers.image.authors"
 
 
@@ -89,6 +91,8 @@ class Sameness:
             return False
         if not same_shape(first, second):
             return False
+        if len(_ends(first)) > _MAX_ENDS and not all(map(alike, _all(first), _all(second))):
+            return False
         for a, b in zip(made, remade, strict=True):
             if isinstance(a, InputError) or isinstance(b, InputError):
                 if str(getattr(a, "what", "")) != str(getattr(b, "what", "")):
@@ -104,7 +108,9 @@ class Sameness:
         if found is None:
             dockerfile = parse(data)
             made = [
-                self._convert(dockerfile, options, stage) for options in self._options for stage in _ends(dockerfile)
+                self._convert(dockerfile, options, stage)
+                for options in self._options
+                for stage in _ends(dockerfile)[-_MAX_ENDS:]
             ]
             if len(self._known) > 2:
                 self._known.clear()
@@ -128,9 +134,7 @@ def _ends(dockerfile: ins.Dockerfile) -> list[str]:
     """Return the numbers of the stages that nothing goes on from; together they need all the others."""
     goes_on = {stage.base.image.lower() for stage in dockerfile.stages}
     last = dockerfile.stages[-1].number
-    return [str(stage.number) for stage in dockerfile.stages if stage.number == last or stage.name not in goes_on][
-        -100:
-    ]
+    return [str(stage.number) for stage in dockerfile.stages if stage.number == last or stage.name not in goes_on]
 
 
 def _all(dockerfile: ins.Dockerfile) -> Iterator[ins.Instruction]:

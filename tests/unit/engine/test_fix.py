@@ -82,6 +82,13 @@ def test_build_arguments_count() -> None:
     assert same(one, other, build_args={"A": "3"})
 
 
+def test_no_stage_goes_unproved() -> None:
+    """F1: in a file with very many stages, only spelling may change."""
+    many = "FROM a\nRUN x\n" * 300
+    assert same("FROM a as B\n" + many, "FROM a AS b\n" + many)
+    assert not same("FROM a\nENV A b\n" + many, "FROM a\nENV A=c\n" + many)
+
+
 class TestWriting:
     """F1: the file is replaced in one step."""
 
