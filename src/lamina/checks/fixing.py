@@ -21,7 +21,8 @@ from lamina.checks.values import Edit, Finding, Fix
 
 MAX_ROUNDS = 50
 """Most passes over a file; each mends every line at most once."""
-_MAX_ALONE = 200
+_MAX_ALONE = 20
+"""Most fixes that are tried on their own, because those of their rule did not pass together; more are left out."""
 _BOM = b"\xef\xbb\xbf"
 _CONTEXT = 3
 
@@ -29,6 +30,7 @@ Find = Callable[[bytes], Sequence[Finding]]
 """Answers with what is found in a version of the file."""
 Same = Callable[[bytes, bytes, bool], bool]
 """Tells whether two versions make the same image; with True, author, labels and commands may differ."""
+_Chosen = tuple[Finding, Fix]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +52,54 @@ def fix_all(data: bytes, find: Find, same: Same) -> Fixed:
     """Mend all that can be mended; equal bytes come back when there is nothing."""
     draft = _Draft.of(data)
     done: list[Finding] = []
-    refused: set[tuple[str, tuple[Edit, ...]]] = set()
-    alone = _MAX_ALONE
+    trial = _Trial(same)
     for _ in range(MAX_ROUNDS):
-        chosen = list(_apart(find(draft.data()), refused, draft))
+        chosen = list(_apart(find(draft.data()), trial.refused, draft))
         if not chosen:
             break
-        tried = draft.after(fix for _, fix in chosen)
-        if not same(draft.data(), tried.data(), any(fix.config for _, fix in chosen)):
-            good = []
-            for finding, fix in chosen:
-                alone -= 1
-                if alone >= 0 and same(draft.data(), draft.after([fix]).data(), fix.config):
-                    good.append((finding, fix))
-                else:
-                    refused.add(_key(finding, fix))
-            chosen = good
-            tried = draft.after(fix for _, fix in chosen)
-            if not same(draft.data(), tried.data(), any(fix.config for _, fix in chosen)):
-                chosen = chosen[:1]  # each is right, but not together
-                tried = draft.after(fix for _, fix in chosen)
-        done += [finding for finding, _ in chosen]
-        draft = tried
+        good = trial.good(draft, chosen)
+        done += [finding for finding, _ in good]
+        draft = draft.after(fix for _, fix in good)
     return Fixed(draft.data(), tuple(done), tuple(draft.lines))
+
+
+class _Trial:
+    """Finds out which fixes may be taken; `refused` are those that may not, whatever else happens."""
+
+    def __init__(self, same: Same) -> None:
+        self._same = same
+        self._left = _MAX_ALONE
+        self.refused: set[tuple[str, tuple[Edit, ...]]] = set()
+
+    def good(self, draft: _Draft, chosen: list[_Chosen]) -> list[_Chosen]:
+        """Return those of `chosen` that leave the file the same together; tried so, by rule, then alone."""
+        if self._passes(draft, chosen):
+            return chosen
+        good: list[_Chosen] = []
+        for _, rule in groupby(sorted(chosen, key=_rule), key=_rule):
+            group = list(rule)
+            good += group if self._passes(draft, group) else self._alone(draft, group)
+        if not good or self._passes(draft, good):
+            return good
+        return good[:1]  # each is right, but not together
+
+    def _alone(self, draft: _Draft, group: list[_Chosen]) -> list[_Chosen]:
+        good = []
+        for finding, fix in group:
+            self._left -= 1
+            if self._left >= 0 and self._passes(draft, [(finding, fix)]):
+                good.append((finding, fix))
+            else:
+                self.refused.add(_key(finding, fix))
+        return good
+
+    def _passes(self, draft: _Draft, chosen: list[_Chosen]) -> bool:
+        fixes = [fix for _, fix in chosen]
+        return self._same(draft.data(), draft.after(fixes).data(), any(fix.config for fix in fixes))
+
+
+def _rule(chosen: _Chosen) -> str:
+    return chosen[0].rule.id
 
 
 def unified_diff(name: str, old: bytes, fixed: Fixed) -> str:
@@ -124,9 +151,7 @@ def _key(finding: Finding, fix: Fix) -> tuple[str, tuple[Edit, ...]]:
     return finding.rule.id, fix.edits
 
 
-def _apart(
-    findings: Sequence[Finding], refused: set[tuple[str, tuple[Edit, ...]]], draft: _Draft
-) -> Iterator[tuple[Finding, Fix]]:
+def _apart(findings: Sequence[Finding], refused: set[tuple[str, tuple[Edit, ...]]], draft: _Draft) -> Iterator[_Chosen]:
     """Yield fixes that do not touch each other's lines, first come first served."""
     taken: set[int] = set()
     for finding in findings:
