@@ -47,6 +47,7 @@ _SLASH = "/"
 _END = r"(?=/|\Z)"
 _DOTS = ("", ".", "..")
 _MAX_LOOSE = 2
+_MOST_REMEMBERED = 1000
 _LITERAL_END = re.compile(r"\*\*(?=[^/])[^\\\]]+\Z")
 _PLAIN = re.compile(r"[^*?\[\\]+\Z").match
 _WILDCARD = re.compile(r"(?:[^*?\[\\]|\\(?s:.))*+[*?\[]")
@@ -95,13 +96,14 @@ class IgnoreRules:
         InputError: a pattern is malformed, or those with wildcards are too many.
     """
 
-    __slots__ = ("_exceptions", "_ignores", "_names", "_paths", "_wild", "patterns")
+    __slots__ = ("_above", "_exceptions", "_ignores", "_names", "_paths", "_wild", "patterns")
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns = tuple(patterns)
         self._ignores: list[bool] = []  # by run
         self._paths: dict[str, int] = {}  # the last run that names this path
         self._names: dict[str, int] = {}  # the last run with the rule **/name
+        self._above: dict[str, int] = {}  # answers of _look_above
         self._exceptions = _Exceptions()
         wild: dict[int, dict[str, list[str]]] = {}
         weight = 0
@@ -146,21 +148,35 @@ class IgnoreRules:
 
     def ignored(self, path: str, is_dir: bool = False) -> bool:
         """Tell whether `path` is left out. Directories are judged like files; the flag is for the reader's sake."""
-        last = -1
-        if self._paths:
-            last = self._paths.get(path, -1)
-            end = path.find("/")
-            while end >= 0:
-                last = max(last, self._paths.get(path[:end], -1))
-                end = path.find("/", end + 1)
-        if self._names:
-            last = max(last, *[self._names.get(part, -1) for part in path.split("/")])
+        parent, _, name = path.rpartition("/")
+        last = self._above.get(parent, -2)
+        if last == -2:
+            last = self._look_above(parent)
+        found = self._paths.get(path, -1)
+        if found > last:  # noqa: PLR1730 - faster than max(), and this runs for every file
+            last = found
+        found = self._names.get(name, -1)
+        if found > last:  # noqa: PLR1730
+            last = found
         for run, match in self._wild:
             if run <= last:
                 break
             if match(path):
                 return self._ignores[run]
         return last >= 0 and self._ignores[last]
+
+    def _look_above(self, directory: str) -> int:
+        """Return the last run that takes `directory`, wildcards aside, and remember it."""
+        last = max([-1, *[self._names.get(part, -1) for part in directory.split("/")]])
+        end = directory.find("/") if self._paths else -1
+        while end >= 0:
+            last = max(last, self._paths.get(directory[:end], -1))
+            end = directory.find("/", end + 1)
+        last = max(last, self._paths.get(directory, -1))
+        if len(self._above) >= _MOST_REMEMBERED:
+            self._above.clear()
+        self._above[directory] = last
+        return last
 
     def may_contain_exceptions(self, directory: str) -> bool:
         """Tell whether something below the ignored `directory` may be kept after all; False: skip it unread."""
