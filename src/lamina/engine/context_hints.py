@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from lamina.engine.context_survey import Survey
 from lamina.source.listing import Listed
@@ -40,6 +41,7 @@ _SECRET = re.compile(
 _LOG = re.compile(r".*\.log")
 _LARGE = 1_000_000
 _MOST_UNREAD = 3
+_MOST_IDLE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def hints(survey: Survey) -> list[Hint]:
     found = sorted(_bloat(survey, kept), key=lambda hint: -hint.size)
     named = tuple(hint.add.removeprefix("**/") for hint in found)
     found += sorted(_unread(survey, kept, named), key=lambda hint: -hint.size)[:_MOST_UNREAD]
-    found += _idle_rules(survey)
+    found += islice(_idle_rules(survey), _MOST_IDLE)
     if not survey.ignore_name and found:
         found.insert(0, Hint("there is no ignore file, so the build can see everything"))
     return found
