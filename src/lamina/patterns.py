@@ -9,6 +9,9 @@ Departures, all where moby's translation to regular expressions slips: `[^x]` an
 an escaped letter is that letter, `^` and `|` outside a class stand for themselves, a line feed is a character like any
 other; a malformed pattern is refused even where moby never comes to look at it.
 
+Rules without wildcards are looked up, not searched, so a file may have any number of them; those with wildcards are
+bounded by `MAX_WILD`.
+
 Invariants: matching is linear in the path for any rules (groups are atomic where leftmost is as good as any);
 imports nothing but `re` and `lamina.errors`, because a fully cached build comes through here.
 
@@ -19,6 +22,7 @@ imports nothing but `re` and `lamina.errors`, because a fully cached build comes
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 
 from lamina.errors import InputError
 
@@ -30,6 +34,8 @@ MAX_IGNORE_BYTES = 1 << 20
 """Largest ignore file."""
 MAX_PATTERN = 4096
 """Longest pattern, in characters: as long as a path can be."""
+MAX_WILD = 1 << 16
+"""Most that the different rules with wildcards in one file may add up to: their characters, and 16 for each."""
 
 BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"  # noqa: E501
 """Unicode white space, for `str.strip`: what Go takes for blanks, unlike Python without U+001C to U+001F."""
@@ -39,8 +45,11 @@ _STAR = "*"
 _DEEP = "**"
 _SLASH = "/"
 _END = r"(?=/|\Z)"
+_DOTS = ("", ".", "..")
 _MAX_LOOSE = 2
+_MOST_REMEMBERED = 1000
 _LITERAL_END = re.compile(r"\*\*(?=[^/])[^\\\]]+\Z")
+_PLAIN = re.compile(r"[^*?\[\\]+\Z").match
 _WILDCARD = re.compile(r"(?:[^*?\[\\]|\\(?s:.))*+[*?\[]")
 
 
@@ -50,10 +59,16 @@ def parse_ignore(data: bytes) -> list[str]:
     Raises:
         InputError: the file is larger than `MAX_IGNORE_BYTES`.
     """
+    return [pattern for _, pattern in parse_ignore_lines(data)]
+
+
+def parse_ignore_lines(data: bytes) -> list[tuple[int, str]]:
+    """Return the same, each pattern with the number of its line, from 1."""
     if len(data) > MAX_IGNORE_BYTES:
         raise InputError(f"the ignore file has {len(data)} bytes, at most {MAX_IGNORE_BYTES} are taken")
     patterns = []
-    for line in data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").split("\n"):
+    lines = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").split("\n")
+    for number, line in enumerate(lines, 1):
         if line.startswith("#"):
             continue
         pattern = line.strip(BLANKS)
@@ -64,26 +79,34 @@ def parse_ignore(data: bytes) -> list[str]:
             pattern = _clean(pattern)
             if len(pattern) > 1:
                 pattern = pattern.removeprefix("/")
-        patterns.append(sign + pattern)
+        patterns.append((number, sign + pattern))
     return patterns
 
 
 class IgnoreRules:
     """The rules of one ignore file, compiled.
 
+    Rules of the same kind that follow each other are a run; within it, it does not matter which rule takes a path, so
+    only the last run with a rule that does counts.
+
     Args:
         patterns: as `parse_ignore` returns them.
 
     Raises:
-        InputError: a pattern is malformed.
+        InputError: a pattern is malformed, or those with wildcards are too many.
     """
 
-    __slots__ = ("_exceptions", "_runs", "patterns")
+    __slots__ = ("_above", "_exceptions", "_ignores", "_names", "_paths", "_wild", "patterns")
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns = tuple(patterns)
-        runs: list[tuple[bool, list[tuple[str, list[str]]]]] = []
-        self._exceptions: list[list[re.Pattern[str] | None]] = []
+        self._ignores: list[bool] = []  # by run
+        self._paths: dict[str, int] = {}  # the last run that names this path
+        self._names: dict[str, int] = {}  # the last run with the rule **/name
+        self._above: dict[str, int] = {}  # answers of _look_above
+        self._exceptions = _Exceptions()
+        wild: dict[int, dict[str, list[str]]] = {}
+        weight = 0
         for number, written in enumerate(self.patterns, 1):
             pattern = written.strip(BLANKS)
             if not pattern:
@@ -93,27 +116,103 @@ class IgnoreRules:
             pattern = pattern[1:] if keep else pattern
             if not pattern:
                 raise InputError("the ignore rule '!' names nothing", hint="write !PATH, or remove the line")
-            tokens = _tokens(pattern, f"ignore rule {number}")
+            if not self._ignores or self._ignores[-1] is keep:
+                self._ignores.append(not keep)
+            run = len(self._ignores) - 1
+            if self._look_up(pattern, run, keep, number) or pattern in wild.get(run, ()):
+                continue
+            weight += len(pattern) + 16
+            if weight > MAX_WILD:
+                raise _too_many(number)
+            tokens = wild.setdefault(run, {})[pattern] = _tokens(pattern, f"ignore rule {number}")
             if keep:
-                self._exceptions.append(_part_expressions(tokens))
-            if not runs or runs[-1][0] is keep:
-                runs.append((not keep, []))
-            runs[-1][1].append((pattern, tokens))
-        self._runs = [(ignore, _combine(rules)) for ignore, rules in reversed(runs)]
+                self._exceptions.wild.append(_part_expressions(tokens))
+        self._exceptions.paths.sort()
+        self._wild = [(run, _combine(wild[run].items())) for run in sorted(wild, reverse=True)]
+
+    def _look_up(self, pattern: str, run: int, keep: bool, number: int) -> bool:
+        """Note a rule without wildcards, or `**/name`, where it will be looked up; False for others."""
+        if len(pattern) > MAX_PATTERN:
+            raise _too_long(pattern, f"ignore rule {number}")
+        if _PLAIN(pattern):
+            self._paths[pattern] = run
+            if keep:
+                self._exceptions.paths.append(pattern)
+            return True
+        name = pattern[3:]
+        if pattern.startswith("**/") and _PLAIN(name) and "/" not in name:
+            self._names[name] = run
+            self._exceptions.anywhere |= keep
+            return True
+        return False
 
     def ignored(self, path: str, is_dir: bool = False) -> bool:
         """Tell whether `path` is left out. Directories are judged like files; the flag is for the reader's sake."""
-        for ignore, match in self._runs:
+        parent, _, name = path.rpartition("/")
+        last = self._above.get(parent, -2)
+        if last == -2:
+            last = self._look_above(parent)
+        found = self._paths.get(path, -1)
+        if found > last:  # noqa: PLR1730 - faster than max(), and this runs for every file
+            last = found
+        found = self._names.get(name, -1)
+        if found > last:  # noqa: PLR1730
+            last = found
+        for run, match in self._wild:
+            if run <= last:
+                break
             if match(path):
-                return ignore
-        return False
+                return self._ignores[run]
+        return last >= 0 and self._ignores[last]
+
+    def _look_above(self, directory: str) -> int:
+        """Return the last run that takes `directory`, wildcards aside, and remember it."""
+        last = max([-1, *[self._names.get(part, -1) for part in directory.split("/")]])
+        end = directory.find("/") if self._paths else -1
+        while end >= 0:
+            last = max(last, self._paths.get(directory[:end], -1))
+            end = directory.find("/", end + 1)
+        last = max(last, self._paths.get(directory, -1))
+        if len(self._above) >= _MOST_REMEMBERED:
+            self._above.clear()
+        self._above[directory] = last
+        return last
 
     def may_contain_exceptions(self, directory: str) -> bool:
         """Tell whether something below the ignored `directory` may be kept after all; False: skip it unread."""
-        if not self._exceptions:
-            return False
-        parts = directory.split("/") if directory else []
-        return any(_reaches(rule, parts) for rule in self._exceptions)
+        return self._exceptions.below(directory)
+
+
+class _Exceptions:
+    """What exceptions may bring back; `paths` is sorted before the first question."""
+
+    __slots__ = ("anywhere", "paths", "wild")
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.wild: list[list[re.Pattern[str] | None]] = []
+        self.anywhere = False
+
+    def below(self, directory: str) -> bool:
+        """Tell whether an exception may take something below `directory`."""
+        if self.anywhere or not directory:
+            return self.anywhere or bool(self.paths or self.wild)
+        parts = directory.split("/")
+        return self._names_below(directory, parts) or any(_reaches(rule, parts) for rule in self.wild)
+
+    def _names_below(self, directory: str, parts: list[str]) -> bool:
+        """Tell whether a path among the exceptions is the directory, above it or below it."""
+        paths = self.paths
+        at = bisect_left(paths, directory + "/")
+        if at < len(paths) and paths[at].startswith(directory + "/"):
+            return True
+        above = ""
+        for part in parts:
+            above = f"{above}/{part}" if above else part
+            at = bisect_left(paths, above)
+            if at < len(paths) and paths[at] == above:
+                return True
+        return False
 
 
 def has_glob(text: str) -> bool:
@@ -135,6 +234,8 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
 
 def _clean(path: str) -> str:
     """Return the shortest form of `path`: no empty, `.` or inner `..` parts, no trailing slash."""
+    if "/" not in path and path not in _DOTS:
+        return path
     rooted = path.startswith("/")
     parts: list[str] = []
     for part in path.split("/"):
@@ -155,7 +256,7 @@ def _tokens(pattern: str, what: str, *, deep: bool = True) -> list[str]:
     A `**` takes the slash behind it along. With `deep` False there is no `**`, only `*` twice.
     """
     if len(pattern) > MAX_PATTERN:
-        raise InputError(f"{what}: the pattern has {len(pattern)} characters, at most {MAX_PATTERN} are taken")
+        raise _too_long(pattern, what)
     tokens: list[str] = []
     position, end = 0, len(pattern)
     while position < end:
@@ -220,6 +321,17 @@ def _class_character(pattern: str, position: int, what: str) -> tuple[str, int]:
     if not ch or position + 1 >= len(pattern):
         raise _bad(pattern, what, "'[' is not closed")
     return ch, position + 1
+
+
+def _too_long(pattern: str, what: str) -> InputError:
+    return InputError(f"{what}: the pattern has {len(pattern)} characters, at most {MAX_PATTERN} are taken")
+
+
+def _too_many(number: int) -> InputError:
+    return InputError(
+        f"ignore rule {number}: the rules with wildcards up to here are more than can be matched fast",
+        hint="name directories instead; rules without * ? [ \\ and those like **/name are not limited",
+    )
 
 
 def _bad(pattern: str, what: str, why: str) -> InputError:
@@ -301,7 +413,7 @@ def _wild(tokens: list[str]) -> bool:
     return any(token in (_STAR, _ANY, _DEEP) or token.startswith(("[", "(")) for token in tokens)
 
 
-def _combine(rules: list[tuple[str, list[str]]]) -> Callable[[str], object]:
+def _combine(rules: Iterable[tuple[str, list[str]]]) -> Callable[[str], object]:
     """Return a matcher that tells whether any of `rules` takes a path or a directory above it."""
     anywhere: list[str] = []
     anchored: list[str] = []

@@ -91,6 +91,74 @@ class TestAlone:
         assert "CopyIgnoredFile" in done.stdout
 
 
+class TestFix:
+    """F1: `--check --fix` mends what is safe and shows the diff; the exit code is that of `--check` on what is left."""
+
+    def test_it_mends_the_file(self, lamina: Lamina, context: Path) -> None:
+        """The diff, the count, the report on the new file; a second time there is nothing to do."""
+        done = lamina("build", "--check", "--fix", context)
+
+        assert (context / "Dockerfile").read_text() == GOOD
+        assert done.stdout == (
+            "--- Dockerfile\n+++ Dockerfile\n@@ -1,3 +1,3 @@\n-FROM scratch as base\n+FROM scratch AS base\n"
+            ' COPY app /app\n-CMD /app\n+CMD ["/app"]\n'
+            "2 findings mended in Dockerfile\n\nDockerfile checked: nothing found\n"
+        )
+        assert lamina("build", "--check", "--fix", context).stdout.startswith("nothing that --fix could mend\n")
+        assert (context / "Dockerfile").read_text() == GOOD
+
+    def test_the_diff_alone(self, lamina: Lamina, context: Path) -> None:
+        """`--fix=diff` writes nothing, and fails like `--check`."""
+        done = lamina("build", "--check", "--fix=diff", context, check=False)
+
+        assert done.returncode == 1
+        assert done.stdout.startswith("--- Dockerfile\n+++ Dockerfile\n@@ -1,3 +1,3 @@\n")
+        assert done.stdout.endswith("2 findings can be mended in Dockerfile; --fix does it\n")
+        assert (context / "Dockerfile").read_text() == BAD
+
+    def test_what_cannot_be_mended_is_left(self, lamina: Lamina, context: Path) -> None:
+        """And reported; the exit code is 1."""
+        (context / "Dockerfile").write_text(BAD + "ENV PASSWORD=x\n")
+        done = lamina("build", "--check", "--fix", context, check=False)
+
+        assert done.returncode == 1 and "2 findings mended" in done.stdout
+        assert "Dockerfile checked: 1 warning" in done.stdout and "SecretsUsedInArgOrEnv" in done.stdout
+
+    def test_beside_a_report_for_programs(self, lamina: Lamina, context: Path) -> None:
+        """The diff goes to standard error, so that standard output stays JSON."""
+        done = lamina("build", "--call=check,format=json", "--fix", context)
+
+        assert json.loads(done.stdout)["warnings"] == []
+        assert "+FROM scratch AS base" in done.stderr
+
+    def test_a_named_dockerfile_elsewhere(self, lamina: Lamina, context: Path, tmp_path: Path) -> None:
+        """`-f` names the file that is mended."""
+        (tmp_path / "own.Dockerfile").write_text(BAD)
+        lamina("build", "--check", "--fix", "-f", tmp_path / "own.Dockerfile", context)
+
+        assert (tmp_path / "own.Dockerfile").read_text() == GOOD
+        assert (context / "Dockerfile").read_text() == BAD
+
+    def test_a_file_that_cannot_be_read_stays(self, lamina: Lamina, context: Path) -> None:
+        """Its error is told as without --fix."""
+        (context / "Dockerfile").write_text("FROM scratch as base\nCOPPY a b\n")
+        done = lamina("build", "--check", "--fix", context, check=False)
+
+        assert done.returncode == 1 and "unknown instruction: COPPY" in done.stdout
+        assert (context / "Dockerfile").read_text().startswith("FROM scratch as")
+
+    def test_not_for_what_is_no_file_of_the_users(self, lamina: Lamina, context: Path) -> None:
+        """Standard input, servers; and not with a build."""
+        stdin = lamina("build", "--check", "--fix", "-f", "-", context, check=False, input=BAD)
+        remote = lamina("build", "--check", "--fix", "http://127.0.0.1:9/x.git", check=False)
+        building = lamina("build", "--fix", context, check=False)
+
+        assert stdin.returncode == remote.returncode == building.returncode == 2
+        assert "mends a file, not standard input" in stdin.stderr
+        assert "not one on a server" in remote.stderr
+        assert "lamina build --check --fix" in building.stderr
+
+
 class TestBesideABuild:
     """F2: every build tells its author what to improve."""
 

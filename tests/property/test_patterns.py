@@ -51,14 +51,14 @@ PATH = st.lists(st.text(alphabet="ab", min_size=1, max_size=3), min_size=1, max_
 
 
 @settings(max_examples=1500, deadline=None)
-@given(st.lists(RULE, min_size=1, max_size=4), PATH)
+@given(st.lists(RULE, min_size=1, max_size=7), PATH)
 def test_rules_mean_what_they_say(rules, path):
     """Combined expressions and trying everything agree."""
     assert IgnoreRules(rules).ignored(path) is ignored(rules, path)
 
 
 @settings(max_examples=1000, deadline=None)
-@given(st.lists(RULE, min_size=1, max_size=4), PATH)
+@given(st.lists(RULE, min_size=1, max_size=7), PATH)
 def test_pruning_loses_nothing(rules, path):
     """A directory that is ignored and cannot hold exceptions holds no kept path."""
     compiled = IgnoreRules(rules)

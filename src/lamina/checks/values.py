@@ -11,7 +11,8 @@
 The decorator makes the function a `Rule`. Beside it, all that is needed is that `ruleset` lists its module of `rules/`,
 and the page `docs/checks/<slug>.md`. Pure values.
 
-Invariants: a message says what is wrong and how to mend it in one line; a fix changes nothing that the image shows.
+Invariants: a message says what is wrong and how to mend it in one line; a fix changes nothing in the image, unless
+it is marked as one that is about the config.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ _OWN_PAGES = "docs/checks/"
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Lines `start` to `end` (from 1, inclusive) become `text` (no line end at its end; "" removes the lines)."""
+    """Lines `start` to `end` (from 1, inclusive) become `text`, without a line feed at its end; "" removes them.
+
+    Lines end in a line feed; a carriage return before it belongs to the line, and so to `text`.
+    """
 
     start: int
     end: int
@@ -47,15 +51,17 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """How to mend a finding without changing what the image is.
+    """How to mend a finding without changing what is in the image's files.
 
     Attributes:
         description: what the edits do, as a sentence in the imperative.
         edits: do not overlap, in the order of the file.
+        config: the image's author, labels or commands are written otherwise; else the config stays as it is.
     """
 
     description: str
     edits: tuple[Edit, ...]
+    config: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ _BOOLEANS = (
     "provenance",
     "sbom",
     "check",
+    "fix",
     *_FLAGS_NOT_YET,
 )
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -63,13 +64,17 @@ class Request:
         progress: one of `PROGRESS`.
         iidfile, metadata_file: files to write, "" for none.
         call: what to do instead of building, None to build.
+        fix: what becomes of findings that can be mended: "" nothing, "diff" shows how, "write" does it.
     """
 
-    __slots__ = ("call", "context", "file", "iidfile", "metadata_file", "options", "progress", "secrets", "ssh")
+    __slots__ = ("call", "context", "file", "fix", "iidfile", "metadata_file", "options", "progress", "secrets", "ssh")
 
     def __init__(self, args: Namespace, environ: Mapping[str, str]) -> None:
         _refuse_not_yet(args)
         self.call = _call("check" if args.check else args.call)
+        self.fix: str = args.fix
+        if self.fix and (self.call is None or self.call.name != "check"):
+            raise InputError("--fix goes with --check", hint="lamina build --check --fix PATH")
         self.context: str = args.path
         self.file: str = args.file
         self.iidfile: str = args.iidfile
@@ -123,6 +128,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     _add_output(parser)
     add("--check", type=_boolean, default=False, metavar="BOOL", help="only check the Dockerfile: --call=check")
     add(
+        "--fix",
+        type=_fix,
+        default="false",
+        metavar="HOW",
+        help="with --check: mend the Dockerfile where that is safe, and show the diff; --fix=diff only shows it",
+    )
+    add(
         "--call",
         default="build",
         metavar="WHAT",
@@ -150,6 +162,13 @@ def _boolean(text: str) -> bool:
     if text.lower() in ("0", "f", "false"):
         return False
     raise ValueError(text)
+
+
+def _fix(text: str) -> str:
+    """Return "write", "diff" or "" for `--fix=text`."""
+    if text in ("diff", "write"):
+        return text
+    return "write" if _boolean(text) else ""
 
 
 def _add_output(parser: ArgumentParser) -> None:

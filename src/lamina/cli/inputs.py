@@ -29,18 +29,25 @@ class Inputs:
     Attributes:
         context: absolute path of the context directory, "" when there is none.
         dockerfile, name: the Dockerfile's bytes, and how messages call it.
+        path: where the user's Dockerfile lies; "" when it came by standard input or inside an archive or repository.
         ignore, ignore_name: the ignore file's bytes (None: there is none), and how messages call it.
     """
 
-    __slots__ = ("_temporary", "context", "dockerfile", "ignore", "ignore_name", "name")
+    __slots__ = ("_temporary", "context", "dockerfile", "ignore", "ignore_name", "name", "path")
 
     def __init__(self, context: str, temporary: str = "") -> None:
         self.context = context
         self.dockerfile = b""
         self.name = "Dockerfile"
+        self.path = ""
         self.ignore: bytes | None = None
         self.ignore_name = ".dockerignore"
         self._temporary = temporary
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the context is a copy that goes away again."""
+        return bool(self._temporary)
 
     def close(self) -> None:
         """Remove the temporary directory, if there is one."""
@@ -56,13 +63,14 @@ def is_remote(path: str) -> bool:
     return path.startswith(_REMOTE) and not os.path.isdir(path)
 
 
-def find_inputs(path: str, file: str, stdin: BinaryIO | None = None) -> Inputs:
+def find_inputs(path: str, file: str, stdin: BinaryIO | None = None, *, must_have: bool = True) -> Inputs:
     """Read the Dockerfile and find the context for `lamina build [-f FILE] PATH`, where PATH is not remote.
 
     Args:
         path: a directory, or "-": standard input holds a Dockerfile, or a tar archive that is the context.
         file: `--file`, "" when absent, "-": the Dockerfile is on standard input.
         stdin: standard input; the process's own by default.
+        must_have: a directory without a Dockerfile (and no `file` given) is an error; else the bytes stay empty.
 
     Raises:
         InputError: something is not there, or both want standard input.
@@ -76,7 +84,7 @@ def find_inputs(path: str, file: str, stdin: BinaryIO | None = None) -> Inputs:
     inputs = Inputs(os.path.abspath(path))
     if file == "-":
         inputs.dockerfile, inputs.name = read_stream(stdin), "-"
-    else:
+    elif file or must_have or os.path.lexists(_default_dockerfile(path)):
         _take_dockerfile(inputs, file or _default_dockerfile(path), file)
     if inputs.ignore is None:
         inputs.ignore = _read_optional(os.path.join(inputs.context, ".dockerignore"))
@@ -101,6 +109,7 @@ def _take_dockerfile(inputs: Inputs, dockerfile: str, given: str) -> None:
         raise InputError("no such Dockerfile", where=dockerfile, hint=hint)
     inputs.dockerfile = found
     inputs.name = given or os.path.basename(dockerfile)
+    inputs.path = "" if inputs.temporary else os.path.abspath(dockerfile)
     own = _read_optional(dockerfile + ".dockerignore")
     if own is not None:
         inputs.ignore, inputs.ignore_name = own, os.path.basename(dockerfile) + ".dockerignore"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 VERBS = {
     "build": "build an image from a Dockerfile",
+    "context": "list what a build can see of its context, and which rule kept or dropped it",
     "run": "run a command in an image, to try it",
     "images": "list the images in the store",
     "tag": "give an image another name",

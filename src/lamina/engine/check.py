@@ -63,22 +63,51 @@ def check_in_build(
 
 def check(options: BuildOptions, session: Session, environment: Environment, cancel: Cancel) -> Report:
     """Check a Dockerfile without building; what is wrong with it stands in the report."""
-    name = options.dockerfile_name
-    try:
-        dockerfile = parse(options.dockerfile, name)
-    except InputError as error:
-        text = error.source.text if error.source is not None else options.dockerfile.decode("utf-8", "replace")
-        return Report(name, text, error=error)
-    platforms = list(map(Platform.parse, options.platforms)) or [host_platform()]
-    platform = platforms[0]
-    with _Bases(session, environment, cancel, platform, pull=options.pull) as bases:
-        check_options = _check_options(options, platform, bases.config)
+    with Checker(options, session, environment, cancel) as checker:
+        return checker.report(options.dockerfile)
+
+
+class Checker:
+    """Checks versions of one Dockerfile; base images are looked up once. A context manager.
+
+    Attributes:
+        platforms: what the build is for.
+        bases: what is known of base images.
+    """
+
+    def __init__(self, options: BuildOptions, session: Session, environment: Environment, cancel: Cancel) -> None:
+        self._options, self._name = options, options.dockerfile_name
+        self.platforms = list(map(Platform.parse, options.platforms)) or [host_platform()]
+        self.bases = _Bases(session, environment, cancel, self.platforms[0], pull=options.pull)
+        self._check_options = _check_options(options, self.platforms[0], self.bases.config)
+
+    def __enter__(self) -> Checker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bases.close()
+
+    def findings(self, data: bytes) -> tuple[Finding, ...]:
+        """Return what is found in a version of the file.
+
+        Raises:
+            InputError: it cannot be parsed, or its `check` directive is wrong.
+        """
+        return _findings(parse(data, self._name), self._check_options, self.platforms)
+
+    def report(self, data: bytes) -> Report:
+        """Return all that is to be said about a version of the file."""
         try:
-            findings = _findings(dockerfile, check_options, platforms)
+            dockerfile = parse(data, self._name)
+        except InputError as error:
+            text = error.source.text if error.source is not None else data.decode("utf-8", "replace")
+            return Report(self._name, text, error=error)
+        try:
+            findings = _findings(dockerfile, self._check_options, self.platforms)
         except InputError as error:  # the directive itself
-            return Report(name, dockerfile.text, error=error, notes=bases.notes())
-        obstacle = _conversion_error(dockerfile, options, platform, bases)
-        return Report(name, dockerfile.text, findings, obstacle, bases.notes())
+            return Report(self._name, dockerfile.text, error=error, notes=self.bases.notes())
+        obstacle = _conversion_error(dockerfile, self._options, self.platforms[0], self.bases)
+        return Report(self._name, dockerfile.text, findings, obstacle, self.bases.notes())
 
 
 def _findings(dockerfile: Dockerfile, options: CheckOptions, platforms: Sequence[Platform]) -> tuple[Finding, ...]:
@@ -157,7 +186,7 @@ class _UnknownBaseError(Error):
 
 
 class _Bases:
-    """Base images for checks alone: looked up once, and never a reason to fail. A context manager."""
+    """Base images for checks alone: looked up once, and never a reason to fail."""
 
     def __init__(
         self, session: Session, environment: Environment, cancel: Cancel, platform: Platform, *, pull: bool
@@ -169,10 +198,8 @@ class _Bases:
         self._found: dict[tuple[str, str], tuple[Mapping[str, Any] | None, str]] = {}
         self._unreachable: dict[str, str] = {}
 
-    def __enter__(self) -> _Bases:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close what was opened for looking up."""
         if self._place is not None:
             self._place.close()
 

@@ -220,13 +220,10 @@ class ContextView:
 
     def _rule(self, path: str) -> str:
         """Return the ignore rule that decides about `path`, for a message."""
-        from lamina.patterns import IgnoreRules
+        from lamina.source.ignore_why import Reasons
 
-        patterns = self._ignore.patterns if self._ignore is not None else ()
-        for pattern in reversed(patterns):
-            if IgnoreRules([pattern.removeprefix("!")]).ignored(path):
-                return f" (rule {pattern})"
-        return ""
+        number = Reasons(self._ignore).decides(path) if self._ignore is not None else -1
+        return f" (rule {self._ignore.patterns[number]})" if self._ignore is not None and number >= 0 else ""
 
     def _remember(self, entry: Entry, digest: str, now_ns: int) -> None:
         self._digests[entry.path] = digest

@@ -120,3 +120,28 @@ def test_glob(pattern, path, expected):
 def test_has_glob(text, expected):
     """An escaped wildcard is a plain character."""
     assert has_glob(text) is expected
+
+
+@pytest.mark.parametrize("form", ["{0:x}", "**/n{0:x}", "{0:x}\n!{0:x}", "d/{0:x}/e", "a"])
+def test_any_number_of_rules_without_wildcards_is_taken(form):
+    """A6.1: a megabyte of names is looked up, not searched."""
+    data = "\n".join(form.format(number) for number in range(1 << 19)).encode()[: 1 << 20]
+    rules = IgnoreRules(["*.md", *parse_ignore(data), "last", "!last/kept"])
+    assert rules.ignored("last/x")
+    assert rules.ignored("x.md")
+    assert not rules.ignored("last/kept/x")
+    assert rules.may_contain_exceptions("last")
+    assert not rules.may_contain_exceptions("other")
+
+
+@pytest.mark.parametrize("rule", ["*.{}", "!{}*", "[{}]", "a/?/{}", "**/{}/x", r"\\a{}"])
+def test_too_many_rules_with_wildcards_are_refused_at_once(rule):
+    """A6.1: each is tried on every path, so their sum is bounded; the message says which line is one too many."""
+    with pytest.raises(InputError, match=r"ignore rule [0-9]+: the rules with wildcards up to here") as caught:
+        IgnoreRules(rule.format(number) for number in range(10_000))
+    assert "directories" in caught.value.hint
+
+
+def test_the_same_rule_again_costs_nothing():
+    """A6.1"""
+    assert IgnoreRules(["*.log"] * 100_000).ignored("x.log")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+from lamina.checks.edits import replace_once
 from lamina.checks.values import Hit, rule
 from lamina.checks.view import View
 from lamina.errors import InputError
 from lamina.oci.platform import Platform
+
+_PLATFORM = re.compile(r"(?<!\S)--platform=\S+[ \t]+")
 
 
 @rule("RedundantTargetPlatform", "--platform=$TARGETPLATFORM is what FROM does anyway", buildkit=True)
@@ -17,7 +21,11 @@ def redundant_target_platform(view: View) -> Iterator[Hit]:
         platform = stage.platform
         only = platform.used == {"TARGETPLATFORM"} and not platform.missing and not platform.failed
         if only and platform.result == view.globals["TARGETPLATFORM"]:
-            yield Hit(f"--platform={platform.text} says what is so without it: leave it out", stage.source)
+            yield Hit(
+                f"--platform={platform.text} says what is so without it: leave it out",
+                stage.source,
+                fix=replace_once(view, stage.stage.base, _PLATFORM, "", "leave it out"),
+            )
 
 
 @rule(

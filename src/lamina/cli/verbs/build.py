@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lamina.cancel import Cancel
+    from lamina.checks.report import Report
     from lamina.cli.progress.display import Display
     from lamina.cli.session import LocalSession
     from lamina.engine.options import BuildResult, Environment
@@ -107,31 +108,54 @@ def _check(request: Request, inputs: Inputs | None) -> int:
     assert request.call is not None
     if request.call.name != "check":
         return _outline(request, inputs)
-    from lamina import __version__
-    from lamina.checks.report import json_report, text_report
-    from lamina.checks.sarif import sarif_report
     from lamina.cli.environment import load_environment
     from lamina.cli.signals import cancelling
-    from lamina.cli.terminal import clean_text
     from lamina.engine.check import check
     from lamina.engine.options import BuildOptions
 
+    if request.fix:
+        _refuse_fix(inputs)
     environment = load_environment()
     with cancelling() as cancel:
-        fetched = inputs or _fetch(request, environment, lambda _event: None, cancel)
+        fetched = inputs or fetch(request, environment, lambda _event: None, cancel)
         try:
             session = _session(request, fetched.context, environment)
-            report = check(BuildOptions(**_options(request, fetched)), session, environment, cancel)
+            options = BuildOptions(**_options(request, fetched))
+            if request.fix:
+                from lamina.cli.fixes import fix_file
+
+                report = fix_file(fetched.path, options, request, session, environment, cancel)
+            else:
+                report = check(options, session, environment, cancel)
         finally:
             fetched.close()
-    if request.call.format == "json":
+    if request.fix != "diff" or request.call.format != "text":
+        _print_report(report, request.call.format)
+    return int(report.failed and not request.call.ignore_status)
+
+
+def _print_report(report: Report, format_: str) -> None:
+    """Print what the checks found."""
+    from lamina import __version__
+    from lamina.checks.report import json_report, text_report
+    from lamina.checks.sarif import sarif_report
+    from lamina.cli.terminal import clean_text
+
+    if format_ == "json":
         text = json_report(report)
-    elif request.call.format == "sarif":
+    elif format_ == "sarif":
         text = sarif_report(report, __version__)
     else:
         text = clean_text(text_report(report))
     sys.stdout.write(text)
-    return int(report.failed and not request.call.ignore_status)
+
+
+def _refuse_fix(inputs: Inputs | None) -> None:
+    """Refuse to mend what is not a file of the user's."""
+    if inputs is None:
+        raise InputError("--fix mends a Dockerfile that is here, not one on a server", hint="clone or download it")
+    if not inputs.path:
+        raise InputError("--fix mends a file, not standard input or an archive", hint="name the Dockerfile with -f")
 
 
 def _outline(request: Request, inputs: Inputs | None) -> int:
@@ -169,7 +193,7 @@ def _solve(request: Request, inputs: Inputs | None, environment: Environment, di
     from lamina.engine.options import BuildOptions
 
     with cancelling() as cancel:
-        fetched = inputs or _fetch(request, environment, display.sink, cancel)
+        fetched = inputs or fetch(request, environment, display.sink, cancel)
         try:
             session = _session(request, fetched.context, environment)
             return build(BuildOptions(**_options(request, fetched)), session, environment, display.sink, cancel)
@@ -177,7 +201,7 @@ def _solve(request: Request, inputs: Inputs | None, environment: Environment, di
             fetched.close()
 
 
-def _fetch(request: Request, environment: Environment, sink: Sink, cancel: Cancel) -> Inputs:
+def fetch(request: Request, environment: Environment, sink: Sink, cancel: Cancel) -> Inputs:
     """Bring a remote context here."""
     from lamina.cli.remote import fetch_inputs
     from lamina.engine.fetch import fetch_files
@@ -185,11 +209,11 @@ def _fetch(request: Request, environment: Environment, sink: Sink, cancel: Cance
 
     session = _session(request, "", environment)
 
-    def fetch(state: State, directory: str) -> None:
+    def files(state: State, directory: str) -> None:
         fetch_files(state, directory, session, environment, sink, cancel)
 
     options: dict[str, Any] = {**request.options}
-    return fetch_inputs(request.context, request.file, sys.stdin.buffer, fetch, options["build_args"])
+    return fetch_inputs(request.context, request.file, sys.stdin.buffer, files, options["build_args"])
 
 
 def _session(request: Request, context: str, environment: Environment) -> LocalSession:
