@@ -10,7 +10,7 @@ from lamina.dockerfile.convert_config import DEFAULT_SHELL, command_line
 from lamina.dockerfile.convert_sources import platform_pb
 from lamina.dockerfile.graph import Node, inputs_of
 from lamina.dockerfile.mounts import parse_mount
-from lamina.errors import InputError, NotYetError, SourceRange
+from lamina.errors import InputError, SourceRange
 from lamina.llb.pb import ops_pb2 as pb
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ _SCRIPTS = "/dev/pipes/"
 def convert_run(item: ins.Run, state: StageState) -> None:
     """Carry out RUN."""
     source, options = item.source, state.conversion.options
-    if item.devices:
-        raise NotYetError("RUN --device", source=source)
     builder = _Builder(state, source)
     args = _arguments(item, state, builder)
     for text in item.mounts:
@@ -40,6 +38,7 @@ def convert_run(item: ins.Run, state: StageState) -> None:
         network=_NETWORKS[item.network or options.network],
         security=pb.INSECURE if item.security == "insecure" else pb.SANDBOX,
         secretenv=builder.secret_env,
+        cdiDevices=[pb.CDIDevice(name=device.name, optional=not device.required) for device in item.devices],
     )
     op = pb.Op(inputs=inputs_of(builder.nodes), exec=exec_op, platform=platform_pb(state.platform))
     state.add(op, state.title(f"RUN {item.original.partition(' ')[2].strip() or ' '.join(args)}"), source)
