@@ -72,7 +72,7 @@ class _Builder:
             if self._documents > 1:
                 self._refuse(event, "one document is expected, not several")
         elif kind == "ScalarEvent":
-            plain = event.implicit[0] and event.style is None
+            plain = event.implicit[0] and not event.style  # None, or "" from libyaml
             self._add(event, Plain(event.value) if plain else str(event.value))
         elif kind in ("SequenceStartEvent", "MappingStartEvent"):
             value: list[object] | dict[str, object] = [] if kind == "SequenceStartEvent" else {}
