@@ -189,7 +189,7 @@ class _Builder:
     def _secret(self, mount: ins.Mount) -> None:
         secret_id = mount.id or mount.source or posixpath.basename(mount.target)
         if not secret_id:
-            raise InputError("--mount=type=secret needs an id", source=self._source)
+            raise InputError("--mount=type=secret needs an id", source=self._source, hint="write type=secret,id=NAME")
         if mount.env is not None:
             name = mount.env or secret_id
             self.secret_env.append(pb.SecretEnv(ID=secret_id, name=name, optional=not mount.required))
