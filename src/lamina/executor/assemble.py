@@ -16,7 +16,7 @@ import stat
 
 from lamina import rooted
 from lamina.executor import kernel, overlay, stubs
-from lamina.executor.stubs import SetupError, Want
+from lamina.executor.stubs import MachineSetupError, SetupError, Want
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Assembly:
             self._build(rootfs, mounts, blobs)
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
-            raise SetupError(f"cannot set up the step's file system: {error.strerror}{where}") from error
+            raise MachineSetupError(f"cannot set up the step's file system: {error.strerror}{where}") from error
 
     def close_sources(self) -> None:
         """Close the descriptors of the sources; the mounts hold what they need."""

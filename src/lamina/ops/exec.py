@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamina.cancel import Cancel
-from lamina.errors import Error, InputError, SourceRange
+from lamina.errors import CancelledError, Error, InputError, SourceRange
 from lamina.executor.emulation import check_can_run
 from lamina.executor.names import host_resolv_conf, hosts_file
 from lamina.executor.step import Step, StepResult, Ulimit
@@ -91,7 +91,10 @@ class ExecOp:
         view = result.view if isinstance(result, LocalRef) else self._worker.layers.view(result, cancel)
         selectors = sorted({mount.selector or "/" for mount in self._exec.mounts if mount.input == number})
         options = CopyOptions()  # not just its contents: a mount shows the directory's own mode and owner too
-        return op_digest("bind", *(f"{s}={content_digest(view, s, options)}" for s in selectors))
+        try:
+            return op_digest("bind", *(f"{s}={content_digest(view, s, options)}" for s in selectors))
+        except Error as error:
+            raise self._located(error) from None
 
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         """Mount, run, and make layers of what was written.
@@ -99,6 +102,20 @@ class ExecOp:
         Raises:
             StepFailedError: the command's exit code is not among the valid ones.
         """
+        try:
+            return self._run(inputs, context)
+        except Error as error:
+            raise self._located(error) from None
+
+    def _located(self, error: Error) -> Error:
+        """Return the error with the instruction's lines; a path that the message names is not told twice."""
+        if error.source is None and not isinstance(error, CancelledError):
+            error.source = self._source
+        if error.where in error.what:
+            error.where = ""
+        return error
+
+    def _run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         check_can_run(platform_of(self._op), self._source)
         output = Output(context)
         with Mounts(self._exec, inputs, self._worker, context.cancel, self._source) as mounts:
@@ -158,11 +175,7 @@ class ExecOp:
 
         for name in self._devices.absent:
             output.write(2, f"optional device {name!r} is not registered on this machine\n".encode())
-        try:
-            return with_devices(step, self._worker.devices().edits(self._devices.names))
-        except Error as error:
-            error.source = error.source or self._source
-            raise
+        return with_devices(step, self._worker.devices().edits(self._devices.names))
 
     def _check_entitlements(self) -> None:
         """Refuse what the user has to allow first.
@@ -201,12 +214,37 @@ class ExecOp:
         valid = set(self._exec.meta.validExitCodes) or {0}
         if result.exit_code in valid:
             return
-        command = " ".join(self._exec.meta.args)
+        first, _, more = " ".join(self._exec.meta.args).strip().partition("\n")
+        command = f"{first} ..." if more else first
         what = f'process "{command}" did not complete successfully: exit code: {result.exit_code}'
-        hint = result.message
         if result.oom:
             what += " (killed: out of memory)"
-            hint = hint or "the kernel ran out of memory; run fewer steps at once with --jobs"
-        elif result.exit_code == 127 and not hint:
-            hint = "127 means that a program was not found in the image"
-        raise StepFailedError(what, hint=hint, source=self._source, log=output.tail())
+        raise StepFailedError(what, hint=self._advice(result), source=self._source, log=output.tail())
+
+    def _advice(self, result: StepResult) -> str:
+        """Return what may be behind an exit code; the runtime's message says that nothing was started at all."""
+        program, code = self._exec.meta.args[0], result.exit_code
+        if result.oom:
+            return "the kernel ran out of memory; run fewer steps at once with --jobs"
+        if code == 127 and result.message and program == "/bin/sh":
+            return 'the image has no /bin/sh: start from one that has, or write RUN ["/program", "argument"]'
+        if code == 127 and result.message:
+            return f"the image has no {program}, or lacks the interpreter or loader that it needs"
+        if code == 126 and result.message:
+            return f"{program} cannot be executed: does it miss chmod +x, or a first line such as #!/bin/sh?"
+        if code == 127:
+            return "127 means that a program, or the interpreter in a script's first line, was not found in the image"
+        if code == 126:
+            return "126 means that a program was found but cannot be executed: does it miss chmod +x?"
+        if result.signal:
+            return f"{code} is 128 + {result.signal}: a process was ended by {_signal_name(result.signal)}"
+        return result.message
+
+
+def _signal_name(number: int) -> str:
+    import signal
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
