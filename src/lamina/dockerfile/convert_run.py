@@ -127,7 +127,14 @@ class _Builder:
     def _dest(self, mount: ins.Mount) -> str:
         if not mount.target:
             raise InputError(f"--mount=type={mount.type} needs a target", source=self._source, hint="add target=/path")
-        return self._state.absolute(mount.target).rstrip("/") or "/"
+        dest = self._state.absolute(mount.target).rstrip("/")
+        if not dest:
+            raise InputError(
+                "nothing can be mounted over the root",
+                source=self._source,
+                hint="name a directory below it: target=/src",
+            )
+        return dest
 
     def _from(self, mount: ins.Mount) -> Node | None:
         if not mount.from_:
@@ -137,12 +144,6 @@ class _Builder:
     def _bind(self, mount: ins.Mount) -> None:
         selector = posixpath.normpath("/" + mount.source)
         dest = self._dest(mount)
-        if dest == "/":
-            raise InputError(
-                "nothing can be mounted over the root",
-                source=self._source,
-                hint="name a directory below it: target=/src",
-            )
         self.mounts.append(
             pb.Mount(
                 input=self._input(self._from(mount)),
