@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("crun") is None, reason="no crun here: apt-get install crun"),
 ]
 
+SECONDS = 1000 + os.getpid() % 100_000  # of a hook that hangs; no other test sleeps as long
 YAML = """
 cdiVersion: "0.6.0"
 kind: "vendor1.com/device"
@@ -217,6 +221,51 @@ class TestKeys:
         (build.cdi / "x.json").write_text(spec("lamina.dev/x", device("a", env=["A=1"])))
         build('RUN --device=lamina.dev/x=a echo "<$A>" > got', "--allow=device")
         assert build.text("got") == "<1>"
+
+    def test_a_build_that_was_answered_from_the_cache(self, build: Builder):
+        """A3.11: which devices are here is looked up each time, also where nothing else has changed."""
+        words = (f"--cdi-dir={build.cdi}", "--allow=device", "-t", "x")
+        (build.folder / "ctx" / "Dockerfile").write_text(
+            'FROM scratch\nCOPY rootfs /\nRUN --device=lamina.dev/x=a echo "<$A>"\n'
+        )
+        assert "<>" in build.lamina.build(build.folder / "ctx", *words).stderr
+        assert "<>" not in build.lamina.build(build.folder / "ctx", *words).stderr
+
+        (build.cdi / "x.json").write_text(spec("lamina.dev/x", device("a", env=["A=1"])))
+
+        assert "<1>" in build.lamina.build(build.folder / "ctx", *words).stderr
+
+
+def test_a_hook_that_hangs_ends_with_its_build(build: Builder):
+    """A3.11: hooks run under the step's helper: none survives the build."""
+    fifo = build.folder / "fifo"
+    os.mkfifo(fifo)
+    hook = build.folder / "hook.sh"
+    hook.write_text(f"#!/bin/sh\necho started > {fifo}\nexec sleep {SECONDS}\n")
+    hook.chmod(0o755)
+    values = {"hookName": "createRuntime", "path": str(hook)}
+    (build.cdi / "hook.json").write_text(spec("lamina.dev/hook", device("h", hooks=[values])))
+    (build.folder / "ctx" / "Dockerfile").write_text(
+        "FROM scratch\nCOPY rootfs /\nRUN --device=lamina.dev/hook=h true\n"
+    )
+    words = ["build", "--allow=device", f"--cdi-dir={build.cdi}", str(build.folder / "ctx")]
+    environment = {**os.environ, "LAMINA_ROOT": str(build.lamina.root)}
+    with subprocess.Popen([sys.executable, "-m", "lamina", *words], env=environment, stderr=subprocess.PIPE) as process:
+        assert fifo.read_text() == "started\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+
+    assert not [line for line in _command_lines() if str(hook) in line or f"sleep\0{SECONDS}\0" in line]
+
+
+def _command_lines() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().decode("utf-8", "replace"))
+        except OSError:
+            continue  # it has just ended
+    return found
 
 
 def test_doctor_lists_devices(lamina: Lamina, build: Builder):

@@ -106,7 +106,7 @@ class CdiRegistry:
             hint = f"this machine has: {', '.join((near or self.names)[:8])}"
         else:
             hint = f"no device is described in {', '.join(self._dirs)}; --cdi-dir names another directory"
-        return InputError(f"required device {name!r} is not registered on this machine", hint=hint)
+        return InputError(f"required device {name[:200]!r} is not registered on this machine", hint=hint)
 
     @cached_property
     def _read(self) -> tuple[dict[str, Registered], list[str]]:
