@@ -8,7 +8,9 @@ then read them by eye.
 
 from __future__ import annotations
 
+import gzip
 import os
+import random
 import re
 import shlex
 import shutil
@@ -28,10 +30,11 @@ from support.web import Served, running_web
 
 
 def _cut_archive() -> bytes:
-    """A tar archive that ends in the middle of its file."""
+    """The first half of a compressed tar archive."""
     entry = tarfile.TarInfo("file")
     entry.size = 1 << 16
-    return entry.tobuf() + bytes(100)
+    whole = gzip.compress(entry.tobuf() + random.Random(0).randbytes(entry.size), mtime=0)
+    return whole[: len(whole) // 2]
 
 
 MESSAGES = GOLDEN / "build_errors" / "messages.txt"
@@ -41,7 +44,7 @@ CONTEXT = {
     "requirements.txt": "flask\n",
     "server.key": "secret",
     "src/main.c": "int main;\n",
-    "broken.tar": _cut_archive().decode("latin-1"),
+    "broken.tar.gz": _cut_archive().decode("latin-1"),
     "run.sh": "#!/bin/bash\ntrue\n",
 }
 
