@@ -188,6 +188,13 @@ class TestRefusals:
         assert "required device 'lamina.dev/x=a' is not registered" in done.stderr
         assert f"{build.cdi}/x.json: this is no JSON" in done.stderr
 
+    def test_a_directory_that_is_not_there(self, build: Builder):
+        """A3.11: what --cdi-dir names must be there; the usual places may be missing."""
+        done = build("RUN true", "--cdi-dir=/no/such", check=False)
+
+        assert done.returncode == 2
+        assert "--cdi-dir '/no/such' is no directory" in done.stderr
+
     def test_device_that_is_gone(self, build: Builder):
         """CDI, error handling: a device file that the machine lacks is told with its path."""
         edits = {"deviceNodes": [{"path": "/dev/lamina-no-such"}]}

@@ -250,7 +250,7 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "cache_to": args.cache_to,
         "ca": args.ca,
         "allow": parse_allow(args.allow),
-        "cdi_dirs": [os.path.abspath(path) for path in args.cdi_dir],
+        "cdi_dirs": [_directory(path, "--cdi-dir") for path in args.cdi_dir],
         "cgroup_parent": args.cgroup_parent,
         "source_date_epoch": parse_epoch(_epoch(args, environ)),
     }
@@ -328,6 +328,13 @@ def _pairs(texts: Iterable[str], option: str) -> dict[str, str]:
 
 def _comma_list(texts: Iterable[str]) -> list[str]:
     return [word.strip() for text in texts for word in text.split(",") if word.strip()]
+
+
+def _directory(path: str, option: str) -> str:
+    """Return the absolute path of a directory that an option names."""
+    if not os.path.isdir(path):
+        raise InputError(f"{option} {path!r} is no directory", hint="name one with .json or .yaml files in it")
+    return os.path.abspath(path)
 
 
 def _build_contexts(texts: Iterable[str]) -> dict[str, str]:

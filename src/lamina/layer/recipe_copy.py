@@ -174,7 +174,8 @@ class Copier:
             items = self._unpack(self._view, source.entry)
         except LayerError as error:
             hint = error.hint or "pack or fetch it again; COPY copies an archive as it is"
-            raise InputError(f"cannot unpack /{source.path}: {error}", hint=hint) from error
+            what = error.what if error.where == f"/{source.path}" else str(error)
+            raise InputError(f"cannot unpack /{source.path}: {what}", hint=hint) from error
         if items is None:
             return False
         folder = self._draft.resolve(dest)
