@@ -29,7 +29,7 @@ _NOT_YET = {
     "cpus": "--cpus (limits per step)",
     "security_opt": "--security-opt",
 }
-_ENTITLEMENTS = ("network.host", "security.insecure")
+_ENTITLEMENTS = ("network.host", "security.insecure", "device")
 _FLAGS_NOT_YET = ("squash",)
 _ULIMITS = {
     *("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue"),
@@ -115,7 +115,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     _many(parser, "--ulimit", "NAME=SOFT[:HARD]", "limit for RUN steps")
     add("--hostname", default="", metavar="NAME", help="host name in RUN steps")
     add("--cgroup-parent", default="", metavar="PATH", help="control group in which those of RUN steps are made")
-    _many(parser, "--allow", "ENTITLEMENT", "let steps have more: security.insecure, network.host")
+    _many(parser, "--allow", "ENTITLEMENT", "let steps have more: security.insecure, network.host, device[=NAME]")
+    _many(parser, "--cdi-dir", "DIR", "directory that describes devices (CDI), instead of /etc/cdi and its like")
     _many(parser, "--secret", "id=ID[,src=FILE|env=VAR]", "secret that RUN --mount=type=secret may read")
     _many(parser, "--ssh", "default|ID[=SOCKET]", "SSH agent that RUN --mount=type=ssh may use")
     _many(parser, "--build-context", "NAME=SOURCE", "additional named context")
@@ -249,6 +250,7 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "cache_to": args.cache_to,
         "ca": args.ca,
         "allow": parse_allow(args.allow),
+        "cdi_dirs": [_directory(path, "--cdi-dir") for path in args.cdi_dir],
         "cgroup_parent": args.cgroup_parent,
         "source_date_epoch": parse_epoch(_epoch(args, environ)),
     }
@@ -261,16 +263,19 @@ def _epoch(args: Namespace, environ: Mapping[str, str]) -> str:
 
 
 def parse_allow(texts: Iterable[str]) -> list[str]:
-    """Return the entitlements that `--allow` grants."""
-    found = sorted(set(_comma_list(texts)))
-    for name in found:
-        if name == "device" or name.startswith("device="):
-            raise NotYetError(f"--allow {name} (devices)")
-        if name not in _ENTITLEMENTS:
+    """Return the entitlements that `--allow` grants; the alias of a device is kept with it: `device=A,alias=B`."""
+    found: list[str] = []
+    for name in _comma_list(texts):
+        if name.startswith("alias=") and found and found[-1].startswith("device=") and "," not in found[-1]:
+            found[-1] += f",{name}"
+        elif name in _ENTITLEMENTS or (name.startswith("device=") and name != "device="):
+            found.append(name)
+        else:
             raise InputError(
-                f"--allow {name!r} is no entitlement that is known", hint=f"one of {', '.join(_ENTITLEMENTS)}"
+                f"--allow {name!r} is no entitlement that is known",
+                hint=f"one of {', '.join(_ENTITLEMENTS)}, device=NAME, device=NAME,alias=OTHER",
             )
-    return found
+    return sorted(set(found))
 
 
 def _call(text: str) -> Call | None:
@@ -323,6 +328,13 @@ def _pairs(texts: Iterable[str], option: str) -> dict[str, str]:
 
 def _comma_list(texts: Iterable[str]) -> list[str]:
     return [word.strip() for text in texts for word in text.split(",") if word.strip()]
+
+
+def _directory(path: str, option: str) -> str:
+    """Return the absolute path of a directory that an option names."""
+    if not os.path.isdir(path):
+        raise InputError(f"{option} {path!r} is no directory", hint="name one with .json or .yaml files in it")
+    return os.path.abspath(path)
 
 
 def _build_contexts(texts: Iterable[str]) -> dict[str, str]:

@@ -35,6 +35,8 @@ def observe(context: str, graph: Graph) -> list[Observation] | None:
     found = []
     now = file_clock_ns()
     for vertex in graph.vertices:
+        if vertex.op.WhichOneof("op") == "exec" and len(vertex.op.exec.cdiDevices):
+            return None  # which devices this machine has is looked up each time
         if vertex.op.WhichOneof("op") != "source" or _is_pinned(vertex.op.source):
             continue
         if vertex.op.source.identifier != "local://context":

@@ -52,7 +52,9 @@ class BuildOptions:
         pull: ask the registry even when the tag is in the store.
         jobs: how many steps may run at once, 0 for the default.
         ca: "host" when steps shall trust what the host trusts, "" otherwise.
-        allow: entitlements granted to steps (`security.insecure`, `network.host`).
+        allow: entitlements granted to steps (`security.insecure`, `network.host`, `device`,
+            `device=NAME[,alias=OTHER]`).
+        cdi_dirs: directories with CDI files, [] for the usual ones.
         cgroup_parent: control group in which those of steps are made, "" for the build's own.
         build_contexts: name to source, as `--build-context` gives them.
         source_date_epoch: seconds, or None; clamps what the build itself stamps.
@@ -86,6 +88,7 @@ class BuildOptions:
     cache_to: list[str] = field(default_factory=list)
     ca: str = ""
     allow: list[str] = field(default_factory=list)
+    cdi_dirs: list[str] = field(default_factory=list)
     cgroup_parent: str = ""
     source_date_epoch: int | None = None
 

@@ -33,6 +33,7 @@ from lamina.source.http import HttpSource
 
 if TYPE_CHECKING:
     from lamina.engine.caches import Caches
+    from lamina.executor.cdi_registry import CdiRegistry
     from lamina.source.git import GitSource
 
 _BUNDLES = (
@@ -53,6 +54,7 @@ class SolveSettings:
         files_wanted: the result's files will be exported, not just its layers.
         pack: start packing finished layers of the result while later steps run.
         trust_host: steps trust what the host trusts.
+        cdi_dirs: where devices are described, () for the usual places.
     """
 
     jobs: int = 0
@@ -63,6 +65,7 @@ class SolveSettings:
     compression: Compression | None = None
     source_date_epoch: int | None = None
     allow: frozenset[str] = frozenset()
+    cdi_dirs: tuple[str, ...] = ()
 
 
 class Solver:
@@ -79,6 +82,7 @@ class Solver:
         self._outer_sink = sink
         self._executor: Executor | None = None
         self._git: GitSource | None = None
+        self._devices: CdiRegistry | None = None
         self._has_steps = False
         self.compression = settings.compression or Compression("gzip", None)
         self.contexts = Contexts(session, place.state)
@@ -96,6 +100,7 @@ class Solver:
             git=self._open_git,
             cancel=place.cancel,
             context=self.contexts.open,
+            devices=self._read_devices,
             scratch=place.lease.directory,
             compression=self.compression,
             trust=host_trust(place.environment) if settings.trust_host else None,
@@ -186,6 +191,14 @@ class Solver:
                 runtime = find_runtime(environment.search_path, environment.runtime or None)
                 self._executor = Executor(runtime, self._place.lease.directory)
             return self._executor
+
+    def _read_devices(self) -> CdiRegistry:
+        from lamina.executor.cdi_registry import DEFAULT_DIRS, CdiRegistry
+
+        with self._guard:
+            if self._devices is None:
+                self._devices = CdiRegistry(self._settings.cdi_dirs or DEFAULT_DIRS)
+        return self._devices
 
     def _open_git(self) -> GitSource:
         from lamina.source.git import GitMachine, GitSource

@@ -177,8 +177,11 @@ class FileOp:
         return read_image_file(view, "etc/passwd"), read_image_file(view, "etc/group")
 
     def _located(self, error: Error) -> Error:
+        """Return the error with the instruction's lines; a path that the message names is not told twice."""
         if error.source is None:
             error.source = self._source
+        if error.where in error.what:
+            error.where = ""
         return error
 
 

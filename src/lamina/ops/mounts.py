@@ -17,7 +17,9 @@ from typing import Any
 from lamina.cancel import Cancel
 from lamina.errors import InputError, SourceRange
 from lamina.executor.step import Rootfs, StepMount
+from lamina.layer.recipe_source import missing
 from lamina.layer.tree import remove_tree
+from lamina.layer.union import clean_path
 from lamina.ops.ssh import AgentProxy
 from lamina.ops.worker import Worker, not_offered
 from lamina.snapshot.rows import LayerRef
@@ -133,6 +135,10 @@ class Mounts:
 
     def _bind(self, mount: Any) -> StepMount:
         ref = self._chain(mount)
+        if mount.selector not in ("", "/"):
+            view, path = self._worker.layers.view(ref, self._cancel), clean_path(mount.selector)
+            if view.lookup(view.resolve(path)) is None:
+                raise missing(view, path)
         rootfs = self._rootfs(ref, writable=not mount.readonly, output=mount.output)
         return StepMount(
             mount.dest, "chain", subpath=mount.selector or "/", rootfs=rootfs, readonly=bool(mount.readonly)
