@@ -29,6 +29,7 @@ VERBS = {
     "inspect": "show an image's config and manifest as JSON",
     "du": "show what takes up disk space",
     "prune": "remove cached results that nothing needs",
+    "cache": "look after cache mounts: `cache mount ls|export|import|rm`",
     "store": "look after the store: `store check`",
     "doctor": "say what this machine offers for builds, and how to mend what is missing",
     "version": "print the version",
