@@ -46,6 +46,7 @@ _BOOLEANS = (
     "provenance",
     "sbom",
     "check",
+    "explain",
     "fix",
     *_FLAGS_NOT_YET,
 )
@@ -62,12 +63,16 @@ class Request:
         context: PATH as given, "-" for standard input.
         file: `--file` as given, "" when absent.
         progress: one of `PROGRESS`.
+        explain: say below each step that runs why it was not in the cache.
         iidfile, metadata_file: files to write, "" for none.
         call: what to do instead of building, None to build.
         fix: what becomes of findings that can be mended: "" nothing, "diff" shows how, "write" does it.
     """
 
-    __slots__ = ("call", "context", "file", "fix", "iidfile", "metadata_file", "options", "progress", "secrets", "ssh")
+    __slots__ = (
+        *("call", "context", "explain", "file", "fix", "iidfile", "metadata_file"),
+        *("options", "progress", "secrets", "ssh"),
+    )
 
     def __init__(self, args: Namespace, environ: Mapping[str, str]) -> None:
         _refuse_not_yet(args)
@@ -80,6 +85,7 @@ class Request:
         self.iidfile: str = args.iidfile
         self.metadata_file: str = args.metadata_file
         self.progress = _progress(args, environ)
+        self.explain: bool = args.explain
         self.secrets = dict(parse_secret(text, environ) for text in args.secret)
         self.ssh = dict(parse_ssh(text, environ) for text in args.ssh)
         self.options = _options(args, environ)
@@ -127,6 +133,20 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--ca", default="", choices=["", "host"], help="host: RUN steps trust what this host trusts, tracelessly")
     add("-j", "--jobs", type=int, default=0, metavar="N", help="how many steps run at once")
     _add_output(parser)
+    add(
+        "--explain",
+        type=_boolean,
+        default=False,
+        metavar="BOOL",
+        help="say why each step that runs was not cached",
+    )
+    add(
+        "--expect-cached",
+        action="append",
+        default=[],
+        metavar="[STEP]",
+        help="fail when a step (with STEP in its name; without, any) is not in the cache, before it runs",
+    )
     add("--check", type=_boolean, default=False, metavar="BOOL", help="only check the Dockerfile: --call=check")
     add(
         "--fix",
@@ -152,6 +172,8 @@ def prepare(words: list[str]) -> list[str]:
             return found + words[index:]
         if word == "-q":
             word = "--quiet"
+        if word == "--expect-cached":
+            word = "--expect-cached="  # bare: every step; a word behind it is the context
         found.append(f"{word}=true" if word.startswith("--") and word[2:] in _BOOLEANS else word)
     return found
 
@@ -253,6 +275,8 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "cdi_dirs": [_directory(path, "--cdi-dir") for path in args.cdi_dir],
         "cgroup_parent": args.cgroup_parent,
         "source_date_epoch": parse_epoch(_epoch(args, environ)),
+        "origin": "",
+        "expect_cached": args.expect_cached,
     }
 
 

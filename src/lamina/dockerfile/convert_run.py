@@ -41,7 +41,8 @@ def convert_run(item: ins.Run, state: StageState) -> None:
         cdiDevices=[pb.CDIDevice(name=device.name, optional=not device.required) for device in item.devices],
     )
     op = pb.Op(inputs=inputs_of(builder.nodes), exec=exec_op, platform=platform_pb(state.platform))
-    state.add(op, state.title(f"RUN {item.original.partition(' ')[2].strip() or ' '.join(args)}"), source)
+    title = state.title(f"RUN {item.original.partition(' ')[2].strip() or ' '.join(args)}")
+    state.add(op, title, source, build_args=tuple(state.declared))
     shown = [f"{name}={state.variables().get(name, value)}" for name, value in state.declared.items()]
     declared = f"|{len(shown)} {' '.join(shown)} " if shown else ""
     state.history(f"RUN {declared}{' '.join(args)} # buildkit", layer=True)

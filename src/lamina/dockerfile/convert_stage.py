@@ -227,9 +227,10 @@ class StageState:
         """Return the stage's node; a stage without layers is an empty directory."""
         return self.node if self.node is not None else self.conversion.empty()
 
-    def add(self, op: pb.Op, name: str, source: SourceRange) -> None:
+    def add(self, op: pb.Op, name: str, source: SourceRange, *, build_args: tuple[str, ...] = ()) -> None:
         """Make the op's first output the stage's root."""
-        self.node = self.conversion.graph.add(op, name, source, ignore_cache=self.ignore_cache)
+        graph = self.conversion.graph
+        self.node = graph.add(op, name, source, ignore_cache=self.ignore_cache, build_args=build_args)
 
     def finish(self, labels: Mapping[str, str]) -> dict[str, Any]:
         """Return the image config."""

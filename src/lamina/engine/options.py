@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lamina.cache.changes import Explanation
 
 
 @dataclass(slots=True)
@@ -58,6 +61,9 @@ class BuildOptions:
         cgroup_parent: control group in which those of steps are made, "" for the build's own.
         build_contexts: name to source, as `--build-context` gives them.
         source_date_epoch: seconds, or None; clamps what the build itself stamps.
+        origin: what the user named when the context was brought here from elsewhere, "" for a directory.
+        expect_cached: steps (a part of their names) that must be in the cache, "" for all: a miss fails the build
+            before the step runs.
     """
 
     context: str = ""
@@ -91,6 +97,8 @@ class BuildOptions:
     cdi_dirs: list[str] = field(default_factory=list)
     cgroup_parent: str = ""
     source_date_epoch: int | None = None
+    origin: str = ""
+    expect_cached: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,8 @@ class BuildResult:
         metadata: what `--metadata-file` holds (`containerimage.digest`, ...).
         timings: every vertex in the order it completed.
         warnings: frontend warnings as text.
+        build: id of the record it left (`lamina history show ID`).
+        explanations: why each step that ran was not found in the cache, in the order they began.
     """
 
     digest: str = ""
@@ -123,6 +133,8 @@ class BuildResult:
     metadata: dict[str, Any] = field(default_factory=dict)
     timings: tuple[Timing, ...] = ()
     warnings: tuple[str, ...] = ()
+    build: str = ""
+    explanations: tuple[Explanation, ...] = ()
 
     @property
     def cached(self) -> int:

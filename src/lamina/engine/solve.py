@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lamina.cache.records import Records
 from lamina.engine.contexts import Contexts
@@ -26,7 +26,8 @@ from lamina.ops.worker import HostTrust, Worker
 from lamina.progress import Event, Sink, VertexEvent
 from lamina.session import Session
 from lamina.snapshot.rows import LayerRef
-from lamina.solver.protocol import Resolved, Vertex
+from lamina.solver.planner import Planned, Planner
+from lamina.solver.protocol import Miss, Outcome, Resolved, Vertex
 from lamina.solver.runner import Runner
 from lamina.source.context import ContextChangedError
 from lamina.source.http import HttpSource
@@ -68,12 +69,32 @@ class SolveSettings:
     cdi_dirs: tuple[str, ...] = ()
 
 
+class Watcher(Protocol):
+    """Who wants to know how a solve goes."""
+
+    def begins(self, vertices: Mapping[str, Vertex]) -> None:
+        """A solve over these vertices, inputs first, is about to begin. Raises to keep it from beginning."""
+
+    def missed(self, miss: Miss) -> str:
+        """A step is about to run; return why, in a sentence, or raise to end the solve. Called in its thread."""
+
+    def ends(self, outcomes: Sequence[Outcome]) -> None:
+        """The solve is over, for better or worse."""
+
+
 class Solver:
     """Runs graphs in one `Place`; the helper process and the packer live as long as it. A context manager."""
 
     def __init__(
-        self, place: Place, session: Session, sink: Sink, settings: SolveSettings, caches: Caches | None = None
+        self,
+        place: Place,
+        session: Session,
+        sink: Sink,
+        settings: SolveSettings,
+        caches: Caches | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
+        self._watcher = watcher
         self._place, self._settings, self._caches = place, settings, caches
         self.definitions: dict[str, str] = {}
         self.results: list[LayerRef] = []
@@ -160,12 +181,37 @@ class Solver:
 
         cache = self._caches.cache if self._caches else Records(self._place.state, self._place.locks)
         jobs = self._settings.jobs or max(4, 2 * (os.cpu_count() or 1))
-        runner = Runner(vertices, cache, self._sink, self._place.cancel, jobs=jobs, on_resolved=on_resolved)
-        resolved = runner.solve(list(dict.fromkeys(target for target, _ in targets)))
+        watcher = self._watcher
+        on_miss = watcher.missed if watcher is not None else None
+        runner = Runner(
+            vertices, cache, self._sink, self._place.cancel, jobs=jobs, on_resolved=on_resolved, on_miss=on_miss
+        )
+        wanted = list(dict.fromkeys(target for target, _ in targets))
+        if watcher is None:
+            resolved = runner.solve(wanted)
+        else:
+            watcher.begins(vertices)
+            try:
+                resolved = runner.solve(wanted)
+            finally:
+                watcher.ends(runner.outcomes())
         self.definitions.update(runner.definitions)
         results = [resolved[target].results[output] for target, output in targets]
         self.results = [worker.as_layers(result, self._place.cancel) for result in results]
         return self.results
+
+    def plan(self, graphs: Sequence[Graph]) -> list[Planned]:
+        """Return what `solve` would do with every vertex, inputs first, and do nothing.
+
+        Raises:
+            Error: a context or a server that cannot be looked at.
+        """
+        vertices: dict[str, Vertex] = {}
+        for graph in graphs:
+            vertices |= load_vertices(graph, self.worker)
+        cache = self._caches.cache if self._caches else Records(self._place.state, self._place.locks)
+        planner = Planner(vertices, cache, self._sink, self._place.cancel)
+        return planner.plan([graph.target[0] for graph in graphs])
 
     @property
     def timings(self) -> tuple[Timing, ...]:

@@ -7,7 +7,7 @@ of devices the names of those found on this machine do, what they bring does not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamina.cancel import Cancel
@@ -18,6 +18,7 @@ from lamina.executor.step import Step, StepResult, Ulimit
 from lamina.llb.identity import message_digest
 from lamina.ops.mounts import Mounts
 from lamina.ops.output import Output
+from lamina.ops.parts import exec_parts
 from lamina.ops.source import platform_of
 from lamina.ops.trust import trust_environment
 from lamina.ops.user import lookup_user
@@ -26,6 +27,7 @@ from lamina.snapshot.rows import LayerRef
 from lamina.solver.protocol import CacheMap, Dependency, Result, RunContext
 
 if TYPE_CHECKING:
+    from lamina.layer.recipe_listing import Row
     from lamina.ops.devices import StepDevices
 
 _NETWORKS = {0: "default", 1: "host", 2: "none"}
@@ -37,9 +39,14 @@ class StepFailedError(Error):
 
 
 class ExecOp:
-    """Runs `op.exec`. Outputs are the writable mounts in order of their output number."""
+    """Runs `op.exec`. Outputs are the writable mounts in order of their output number.
 
-    def __init__(self, op: Any, worker: Worker, source: SourceRange | None) -> None:
+    Args:
+        build_args: names of the variables that come from ARG; only told when the cache missed.
+    """
+
+    def __init__(self, op: Any, worker: Worker, source: SourceRange | None, *, build_args: Sequence[str] = ()) -> None:
+        self._build_args = list(build_args)
         self._op = op
         self._exec = op.exec
         self._worker = worker
@@ -62,16 +69,7 @@ class ExecOp:
             bare.exec.ClearField("cdiDevices")
             for name in self._devices.names:
                 bare.exec.cdiDevices.add(name=name)
-        meta = self._exec.meta
-        parts = {
-            "kind": "exec",
-            "args": list(meta.args),
-            "env": list(meta.env),
-            "cwd": meta.cwd,
-            "user": meta.user,
-            "mounts": [f"{mount.dest} {mount.selector}".strip() for mount in self._exec.mounts],
-            "network": _NETWORKS[self._exec.network],
-        }
+        parts = {**exec_parts(self._op), "build_args": self._build_args}
         if self._devices is not None:
             parts["devices"] = list(self._devices.names)
         dependencies = tuple(self._dependency(number) for number in range(len(self._op.inputs)))
@@ -96,6 +94,16 @@ class ExecOp:
         except Error as error:
             raise self._located(error) from None
 
+    def listing(self, number: int, result: Result, cancel: Cancel) -> Iterator[Row]:
+        """Iterate over what `content_key` digests."""
+        from lamina.layer.recipe import CopyOptions
+        from lamina.layer.recipe_listing import content_rows
+        from lamina.ops.worker import LocalRef
+
+        view = result.view if isinstance(result, LocalRef) else self._worker.layers.view(result, cancel)
+        for selector in sorted({mount.selector or "/" for mount in self._exec.mounts if mount.input == number}):
+            yield from content_rows(view, selector, CopyOptions())
+
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         """Mount, run, and make layers of what was written.
 
@@ -119,6 +127,7 @@ class ExecOp:
         check_can_run(platform_of(self._op), self._source)
         output = Output(context)
         with Mounts(self._exec, inputs, self._worker, context.cancel, self._source) as mounts:
+            output.hide(mounts.secrets)
             step = self._with_devices(self._step(mounts, context.cancel), output)
             result = self._worker.executor().run(step, output.write, context.cancel)
             output.close()

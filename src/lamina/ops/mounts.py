@@ -38,6 +38,7 @@ class Mounts:
         rootfs: the root as directories.
         step_mounts: everything beside the root.
         environment: variables that mounts bring (`SSH_AUTH_SOCK`, secrets as variables).
+        secrets: values the step was given, for blanking them in its output.
         readonly_root: the root takes no writes.
     """
 
@@ -51,6 +52,7 @@ class Mounts:
         self.rootfs = Rootfs(())
         self.step_mounts: list[StepMount] = []
         self.environment: list[str] = []
+        self.secrets: list[bytes] = []
         self.readonly_root = False
         self.shm_size = 0
 
@@ -166,6 +168,8 @@ class Mounts:
             raise error
         if value is not None and len(value) > _SECRET_LIMIT:
             raise InputError(f"secret {secret_id!r} is larger than 500 KiB", source=self._source)
+        if value is not None:
+            self.secrets.append(value)
         return value
 
     def _ssh(self, mount: Any, number: int) -> None:
