@@ -9,12 +9,22 @@ import pytest
 
 from support.command import Lamina
 from support.registry import running_registry
+from support.s3 import running_s3
 
 
 @pytest.fixture
 def lamina(tmp_path: Path) -> Lamina:
     """The command, with a store of its own."""
     return Lamina(tmp_path / "lamina-root")
+
+
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[str]:
+    """A real S3 server, by URL, with one bucket."""
+    folder = tmp_path / "s3"
+    folder.mkdir()
+    with running_s3(folder) as url:
+        yield url
 
 
 @pytest.fixture

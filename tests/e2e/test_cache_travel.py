@@ -17,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from lamina.cancel import Cancel
 from lamina.store.store import Store
 from support.bases import busybox_context
 from support.command import Lamina
+from support.s3 import spec as s3_spec
 
 pytestmark = [
     pytest.mark.e2e,
@@ -49,7 +51,7 @@ class Place:
     lose_layers: Callable[[], None]
 
 
-@pytest.fixture(params=["local", "registry", "registry-index"])
+@pytest.fixture(params=["local", "registry", "registry-index", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A cache in a directory, or in a registry in either form."""
     if request.param == "local":
@@ -64,6 +66,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
                     blob.unlink()
 
         return Place(f"type=local,dest={folder}", f"type=local,src={folder}", lose_local)
+    if request.param == "s3":
+        spec = s3_spec(request.getfixturevalue("s3"))
+        return Place(spec, spec, lambda: lose_objects(spec))
     registry = request.getfixturevalue("registry")
 
     def lose_pushed() -> None:
@@ -74,6 +79,18 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     form = ",image-manifest=false" if request.param == "registry-index" else ""
     ref = f"type=registry,ref={registry}/app:cache"
     return Place(ref + form, ref, lose_pushed)
+
+
+def lose_objects(text: str) -> None:
+    """Remove the layers from a bucket."""
+    from lamina.cache.backends.s3 import open_s3
+    from lamina.cache.spec import parse_spec
+
+    cache = open_s3(parse_spec(text, export=True), {}, Cancel())
+    for item in cache._store.list("blobs/"):
+        if item.size > 100_000:
+            cache._store.delete(item.name)
+    cache.close()
 
 
 @pytest.fixture

@@ -18,6 +18,20 @@ _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
 
+CACHE_VARIABLES = (
+    *(
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_BUCKET",
+    ),
+    *("AZURE_STORAGE_KEY", "BUILDKIT_AZURE_STORAGE_ACCOUNT_URL"),
+    *("ACTIONS_RESULTS_URL", "ACTIONS_CACHE_URL", "ACTIONS_RUNTIME_TOKEN", "ACTIONS_CACHE_SERVICE_V2"),
+)
+
+
 def state_root() -> str:
     """Return the absolute path of the state directory; it need not exist."""
     root = os.environ.get("LAMINA_ROOT", "")
@@ -56,6 +70,7 @@ def load_environment() -> Environment:
         runtime=environ.get("LAMINA_RUNTIME", ""),
         userns=in_user_namespace(),
         insecure_registries=tuple(_words(environ.get("LAMINA_INSECURE_REGISTRIES", ""))),
+        cache_variables={name: value for name in CACHE_VARIABLES if (value := environ.get(name))},
         registry_mirrors=_mirrors(environ.get("LAMINA_REGISTRY_MIRRORS", "")),
     )
 

@@ -51,6 +51,7 @@ class Caches:
         self._from = [parse_spec(text, export=False) for text in options.cache_from]
         self._to = [parse_spec(text, export=True) for text in options.cache_to]
         records = Records(place.state, place.locks)
+        place.cache_specs.update({spec.origin(): spec for spec in self._from})
         self._sources = [CacheSource(spec, lambda spec=spec: self._open(spec)) for spec in self._from]  # type: ignore[misc]
         self.cache = TravelCache(records, place.layers, self._sources, self._cannot_read)
         self._mounts = TravellingMounts(place, options.context, self._sources, self._warn)

@@ -26,6 +26,7 @@ class Environment:
         proxies: proxy settings by lower-case variable name (`http_proxy`, `https_proxy`, `no_proxy`, ...).
         ca_file: bundle this host trusts, "" for the system's own.
         runtime: name or path of the OCI runtime, "" to choose.
+        cache_variables: variables that say how caches elsewhere are reached; they hold secrets.
         userns: whether the process runs in a user namespace entered for an ordinary user.
     """
 
@@ -39,6 +40,7 @@ class Environment:
     userns: bool = False
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    cache_variables: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
+from lamina.cache.spec import CacheSpec
 from lamina.cancel import Cancel
 from lamina.engine.options import Environment
 from lamina.errors import StorageError
@@ -85,6 +86,7 @@ class Place:
         self.environment, self.cancel, self.root = environment, cancel, root
         self._credentials, self._on_bytes, self._notify = credentials, on_bytes, notify
         self._insecure: dict[str, Registry] = {}
+        self.cache_specs: dict[str, CacheSpec] = {}
         self.state = State(root)
         self.store = Store(root / "oci")
         self.locks = Locks(root / "locks")
