@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.azure import running_azurite
 from support.command import Lamina
 from support.registry import running_registry
 from support.s3 import running_s3
@@ -24,6 +25,15 @@ def s3(tmp_path: Path) -> Iterator[str]:
     folder = tmp_path / "s3"
     folder.mkdir()
     with running_s3(folder) as url:
+        yield url
+
+
+@pytest.fixture
+def azure(tmp_path: Path) -> Iterator[str]:
+    """Azure's blob storage, by URL."""
+    folder = tmp_path / "azure"
+    folder.mkdir()
+    with running_azurite(folder) as url:
         yield url
 
 

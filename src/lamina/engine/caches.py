@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from lamina.cache.backend import CacheBackend
+from lamina.cache.backend import CacheBackend, CacheError
 from lamina.cache.records import Records
 from lamina.cache.spec import CacheSpec, parse_spec
 from lamina.cache.travel import CacheSource, TravelCache
@@ -129,7 +129,7 @@ class Caches:
         name, vertex = f"exporting cache to {spec.shown()}", f"sha256:cache-to-{spec.shown()}"
         self._sink(VertexEvent(vertex, name, started=started))
         try:
-            report = export.finish(gathered)
+            report = _finish(export, gathered)
         except CancelledError:
             self._sink(VertexEvent(vertex, name, started=started, completed=time.time(), error="cancelled"))
             raise
@@ -193,6 +193,16 @@ class Caches:
 
     def _warn(self, text: str) -> None:
         self._sink(WarningEvent("", text, url="", source=None))
+
+
+def _finish(export: CacheExport, gathered: Gathered) -> ExportReport:
+    """Finish an export; what a client library did not expect is told as an error of the cache."""
+    try:
+        return export.finish(gathered)
+    except Error:
+        raise
+    except Exception as error:
+        raise CacheError(f"unexpected: {type(error).__name__}: {error!s:.200}") from error
 
 
 def open_caches(place: Place, options: BuildOptions, sink: Sink) -> AbstractContextManager[Caches | None]:

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 from lamina.cache.backend import CacheBackend
+from lamina.cache.backends.azblob import open_azblob
 from lamina.cache.backends.local import LocalCache
 from lamina.cache.backends.registry import RegistryCache
 from lamina.cache.backends.s3 import open_s3
@@ -19,6 +20,7 @@ from lamina.oci.digest import sha256_digest
 from lamina.registry.client import Registry
 from lamina.registry.options import RegistryOptions
 from lamina.snapshot.rows import LayerRow
+from support.azure import spec as azure_spec
 from support.s3 import spec as s3_spec
 
 
@@ -39,6 +41,12 @@ def s3(url: str, extra: str = "") -> tuple[CacheSpec, CacheBackend]:
     """Return a cache on an S3 server."""
     spec = parse_spec(s3_spec(url) + extra, export=True)
     return spec, open_s3(spec, {}, Cancel())
+
+
+def azblob(url: str, extra: str = "") -> tuple[CacheSpec, CacheBackend]:
+    """Return a cache in Azure's blob storage."""
+    spec = parse_spec(azure_spec(url) + extra, export=True)
+    return spec, open_azblob(spec, {}, Cancel())
 
 
 def gathered(name: str, *, used: float = 1.0) -> tuple[Gathered, bytes]:

@@ -70,7 +70,7 @@ class _Azure:
     def read(self, name: str, most: int) -> bytes | None:
         try:
             with self._told(name):
-                data: bytes = self._container.download_blob(name, length=most + 1).readall()
+                data: bytes = self._container.download_blob(name, offset=0, length=most + 1).readall()
         except _GoneError:
             return None
         if len(data) > most:
