@@ -72,6 +72,19 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
 
+class TestFile:
+    def test_another_front_end_is_never_taken_for_a_dockerfile(self, lamina: Lamina, tmp_path: Path):
+        """A1.2: by build, check and outline alike; the build argument says that it is a Dockerfile after all."""
+        (tmp_path / "Dockerfile").write_text("# syntax=some/frontend:1\nFROM scratch\nCOPY <<E /f\nE\n")
+
+        for words in ([], ["--call=check"], ["--call=targets"]):
+            done = lamina.build(tmp_path, *words, check=False)
+            said = done.stdout + done.stderr
+            assert done.returncode != 0 and "not yet: the front end 'some/frontend:1'" in said
+            assert "# syntax=some/frontend:1" in said and "BUILDKIT_SYNTAX=docker/dockerfile:1" in said
+        lamina.build(tmp_path, "--build-arg", "BUILDKIT_SYNTAX=docker/dockerfile:1")
+
+
 class TestCopy:
     def test_parents(self, build):
         """A4.6: directories come along; what stands before the pivot does not; patterns reach any depth."""

@@ -170,8 +170,10 @@ def _outline(request: Request, inputs: Inputs | None) -> int:
     from lamina.cli.terminal import clean_text
     from lamina.dockerfile.outline import list_targets, outline
     from lamina.dockerfile.parser import parse
+    from lamina.dockerfile.syntax import check_syntax
 
     options = options_of(request, inputs)
+    check_syntax(inputs.dockerfile, inputs.name, options["build_args"])
     dockerfile = parse(inputs.dockerfile, inputs.name)
     if request.call.name == "targets":
         text = show_targets(list_targets(dockerfile), inputs.dockerfile, request.call.format)
