@@ -1,6 +1,7 @@
 """Small Dockerfiles and what comes of them: the image's config, its history, and the files below `/out`.
 
-`golden/dockerfile_results/cases.txt` holds the cases, `=== NAME` and what follows the busybox stage `base`;
+`golden/dockerfile_results/cases.txt` holds the cases, `=== NAME: ROWS` (the rows of the feature map that it proves) and
+what follows the busybox stage `base`;
 `golden/dockerfile_results/buildkit.json` what BuildKit makes of them (`make.py` beside it asks one).
 """
 
@@ -23,9 +24,15 @@ _KINDS = {tarfile.DIRTYPE: "dir", tarfile.SYMTYPE: "link", tarfile.FIFOTYPE: "fi
 
 def cases() -> dict[str, str]:
     """Return every case's Dockerfile by its name."""
-    parts = re.split(r"^=== (.*)\n", (FOLDER / "cases.txt").read_text(), flags=re.MULTILINE)
+    parts = re.split(r"^=== (.*): .*\n", (FOLDER / "cases.txt").read_text(), flags=re.MULTILINE)
     start = BUSYBOX_STAGE + "FROM base\nRUN mkdir /out\n"
     return {name: start + text for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def case_rows() -> dict[str, list[str]]:
+    """Return the rows of the feature map that each case proves, by the case's name."""
+    found = re.findall(r"^=== (.*): (.*)$", (FOLDER / "cases.txt").read_text(), flags=re.MULTILINE)
+    return {name: rows.split(", ") for name, rows in found}
 
 
 def make_context(folder: Path) -> Path:
@@ -41,7 +48,8 @@ def make_context(folder: Path) -> Path:
     (folder / "links").mkdir()
     (folder / "links" / "to-a").symlink_to("../a.txt")
     (folder / "links" / "dangling").symlink_to("nowhere")
-    for name, mode in (("t.tar", "w:"), ("t.tgz", "w:gz")):
+    archives = {"t.tar": "w:", "t.tgz": "w:gz", "t.data": "w:gz", "t.tar.bz2": "w:bz2", "t.tar.xz": "w:xz"}
+    for name, mode in archives.items():
         with tarfile.open(folder / name, mode) as archive:
             for member, data in (("in/file", b"data"), ("in/run", b"#!")):
                 info = tarfile.TarInfo(member)
