@@ -27,42 +27,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def build(lamina: Lamina, tmp_path: Path):
-    """Build a Dockerfile over context files; return the directory with the result's files."""
-
-    def run(dockerfile: str, *words: str, **files: str) -> Path:
-        context = tmp_path / "ctx"
-        for name, text in {**files, "Dockerfile": dockerfile}.items():
-            path = context / name.replace("__", "/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        out = tmp_path / "out"
-        shutil.rmtree(out, ignore_errors=True)
-        lamina.build(context, "-o", f"type=local,dest={out}", *words)
-        return out
-
-    return run
-
-
-@pytest.fixture
-def busybox(lamina: Lamina, tmp_path: Path):
-    """Build a Dockerfile on a busybox stage called `base`; return the directory with the result's files."""
-
-    def run(dockerfile: str, *words: str, **options) -> Path:
-        context = tmp_path / "ctx"
-        if not context.exists():
-            busybox_context(context)
-        prefix = "FROM scratch AS base\nCOPY rootfs /\nENV PATH=/bin:/usr/bin\n"
-        (context / "Dockerfile").write_text(prefix + dockerfile)
-        out = tmp_path / "out"
-        shutil.rmtree(out, ignore_errors=True)
-        lamina.build(context, "-o", f"type=local,dest={out}", *words, **options)
-        return out
-
-    return run
-
-
 def tree(folder: Path) -> list[str]:
     """Every path below a folder, sorted."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
