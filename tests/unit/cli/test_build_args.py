@@ -33,11 +33,15 @@ def test_every_option_of_a_build_is_stated():
 
 
 def test_build_arg_without_value_comes_from_the_environment():
+    """A7.1"""
+
     options = request("--build-arg", "A", "--build-arg", "B", "--build-arg", "C=x=y", environ={"A": "1"}).options
     assert options["build_args"] == {"A": "1", "C": "x=y"}
 
 
 def test_lists_may_be_repeated_or_separated_by_commas():
+    """A7.1"""
+
     options = request("--platform", "linux/amd64,linux/arm64", "--platform", "linux/386").options
     assert options["platforms"] == ["linux/amd64", "linux/arm64", "linux/386"]
 
@@ -94,6 +98,8 @@ def test_ulimits():
 
 
 def test_secret_from_file_variable_and_by_its_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A7.1"""
+
     monkeypatch.chdir(tmp_path)
     Path("token").write_text("t")
     environ = {"KEY": "k", "both": "b"}
@@ -119,6 +125,8 @@ def test_bad_secret_is_refused_before_anything_runs(text: str):
 
 
 def test_ssh_takes_the_agent_of_the_environment_or_a_socket(tmp_path: Path):
+    """A7.1"""
+
     path = str(tmp_path / "agent")
     with socket.socket(socket.AF_UNIX) as agent:
         agent.bind(path)

@@ -121,7 +121,7 @@ INSTRUCTIONS = {
 
 @pytest.mark.parametrize(("text", "kind", "expected"), INSTRUCTIONS.values(), ids=INSTRUCTIONS)
 def test_instruction(text, kind, expected):
-    """Each instruction with its flags and forms; what is not written has its default."""
+    """A1.13: each instruction with its flags and forms; what is not written has its default."""
     instruction = one(text)
 
     assert isinstance(instruction, kind)
@@ -276,7 +276,7 @@ def test_trigger_text_parses_again():
 
 @pytest.mark.parametrize("text", ["", "# only", "RUN a\nRUN b", "FROM x", "ONBUILD RUN x", "RNU x", "RUN <<A\n"])
 def test_wrong_triggers_blame_the_from(text):
-    """The user has no other line to look at."""
+    """A5.15: the user has no other line to look at."""
     source = SourceRange("Dockerfile", 3)
 
     with pytest.raises(InputError) as caught:
