@@ -251,6 +251,35 @@ class TestAnswers:
         assert any(line.endswith("CACHED") for line in again.stderr.splitlines())
 
 
+class TestCalls:
+    def test_the_graph(self, lamina: Lamina, tmp_path: Path):
+        """A7.2: BuildKit's subrequest `convertllb`: ops by digest, names, lines; nothing is built."""
+        (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY <<E /f\nhi\nE\nCOPY f /\n")
+        found = json.loads(lamina("build", "--call=convertllb", tmp_path).stdout)
+
+        assert set(found) == {"def", "metadata", "source"}
+        last = found["def"].pop(next(key for key, op in found["def"].items() if set(op) == {"inputs"}))
+        copies = [op for op in found["def"].values() if "file" in op]
+        assert last["inputs"][0]["digest"] in found["def"] and len(copies) == 3
+        assert {"identifier": "local://context", "attrs": {"local.followpaths": '["f"]'}} in [
+            op.get("source") for op in found["def"].values()
+        ]
+        names = [one.get("description", {}).get("llb.customname") for one in found["metadata"].values()]
+        assert "[stage-0 2/2] COPY f /" in names
+        assert found["source"]["infos"][0]["filename"] == "Dockerfile"
+        assert lamina("images", "-q").stdout == ""
+
+    def test_what_there_is_to_call(self, lamina: Lamina, tmp_path: Path):
+        """A7.2: BuildKit's subrequest `describe`."""
+        (tmp_path / "Dockerfile").write_text(TestAnswers.TEXT)
+        table = lamina("build", "--call=subrequests.describe", tmp_path).stdout
+        found = json.loads(lamina("build", "--call=subrequests.describe,format=json", tmp_path).stdout)
+
+        names = ["outline", "targets", "lint", "convertllb", "subrequests.describe"]
+        assert [line.split()[0] for line in table.splitlines()] == ["NAME", *names]
+        assert [one["name"] for one in found] == [f"frontend.{name}" for name in names]
+
+
 class TestIgnoreFiles:
     def test_the_one_of_the_dockerfile_counts_alone(self, lamina: Lamina, tmp_path: Path):
         """A6.2: `<Dockerfile>.dockerignore` beside a Dockerfile anywhere; the shared one is not read then."""

@@ -159,7 +159,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--call",
         default="build",
         metavar="WHAT",
-        help="build, check (what could be better), outline (arguments, secrets), targets; [,format=text|json|sarif]",
+        help="build, check (what could be better), outline (arguments, secrets), targets, convertllb; "
+        "[,format=text|json|sarif]",
     )
     _add_not_yet(parser)
 

@@ -109,6 +109,8 @@ def _build(request: Request, inputs: Inputs | None) -> int:
 def _check(request: Request, inputs: Inputs | None) -> int:
     """Check the Dockerfile and print what was found; nothing is built. Return the exit code."""
     assert request.call is not None
+    if request.call.name == "convertllb":
+        return _convert_llb(request, inputs)
     if request.call.name != "check":
         return _outline(request, inputs)
     from lamina.cli.environment import load_environment
@@ -161,9 +163,33 @@ def _refuse_fix(inputs: Inputs | None) -> None:
         raise InputError("--fix mends a file, not standard input or an archive", hint="name the Dockerfile with -f")
 
 
+def _convert_llb(request: Request, inputs: Inputs | None) -> int:
+    """Print the graph that the Dockerfile becomes."""
+    from lamina.cli.environment import load_environment
+    from lamina.cli.signals import cancelling
+    from lamina.engine.convert_llb import convert_llb
+    from lamina.engine.options import BuildOptions
+
+    environment = load_environment()
+    with cancelling() as cancel:
+        fetched = inputs or _fetch(request, environment, lambda _event: None, cancel)
+        try:
+            session = _session(request, fetched.context, environment)
+            text = convert_llb(BuildOptions(**_options(request, fetched)), session, environment, cancel)
+        finally:
+            fetched.close()
+    sys.stdout.write(text)
+    return 0
+
+
 def _outline(request: Request, inputs: Inputs | None) -> int:
     """Print what the Dockerfile offers; nothing is resolved or opened for that."""
     assert request.call is not None
+    from lamina.cli.outline import show_calls
+
+    if request.call.name == "subrequests.describe":
+        sys.stdout.write(show_calls(request.call.format))
+        return 0
     if inputs is None:
         raise InputError(f"--call={request.call.name} reads a Dockerfile that is here", hint="download it first")
     from lamina.cli.outline import show_outline, show_targets
