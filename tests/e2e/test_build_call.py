@@ -49,6 +49,23 @@ def step(name: str) -> str:
     return f"RUN {LOG} echo x >> /log/{name}\n"
 
 
+class TestInputs:
+    def test_a_context_on_standard_input(self, lamina: Lamina, tmp_path: Path):
+        """A1.14: a tar archive, compressed or not, whose Dockerfile is named inside it; its ignore file counts."""
+        folder = tmp_path / "ctx"
+        folder.mkdir()
+        for name, text in {"a": "a", "b": "b", "my.Dockerfile": "FROM scratch\nCOPY . /\n"}.items():
+            (folder / name).write_text(text)
+        (folder / ".dockerignore").write_text("b\n*Dockerfile\n.dockerignore\n")
+        for kind in ("w", "w:gz", "w:bz2", "w:xz"):
+            with tarfile.open(tmp_path / "ctx.tar", kind) as tar:
+                tar.add(folder, ".")
+            with (tmp_path / "ctx.tar").open() as archive:
+                out = tmp_path / kind.replace(":", "")
+                lamina.build("-", "-f", "my.Dockerfile", "-o", f"type=local,dest={out}", stdin=archive)
+            assert [path.name for path in out.iterdir()] == ["a"]
+
+
 class TestStages:
     def test_a_base_of_many_is_built_once(self, ran):
         """A2.7: for two stages of one build, for another target, for another file."""
