@@ -244,7 +244,7 @@ class TestAgents:
         assert not (out / "run").exists()
 
     def test_each_id_reaches_its_own_agent(self, lamina: Lamina, tmp_path: Path):
-        """A3.8: `--ssh default` is the agent of SSH_AUTH_SOCK; the protocol passes; the keys are that agent's."""
+        """A3.8, A7.1: the one of SSH_AUTH_SOCK, of a socket, or one that holds the keys named; it lists its keys."""
         context = tmp_path / "ctx"
         context.mkdir()
         link_or_copy(debian_rootfs(), context / "debian.tar")
@@ -257,8 +257,28 @@ class TestAgents:
         with real_agent(tmp_path, "one") as one, real_agent(tmp_path, "two") as two:
             options = ("--ssh", "default", "--ssh", f"two={two}", "-o", f"type=local,dest={tmp_path}/out")
             lamina.build(context, *options, env={"SSH_AUTH_SOCK": str(one)})
-
         assert (tmp_path / "out" / "seen").read_text() == "key of one\nkey of two\n"
+
+        keys = ("--ssh", f"default={tmp_path}/key-two", "--ssh", f"two={tmp_path}/key-one")
+        lamina.build(
+            context, *keys, "--no-cache", "-o", f"type=local,dest={tmp_path}/out", env={"TMPDIR": str(tmp_path)}
+        )
+        assert (tmp_path / "out" / "seen").read_text() == "key of two\nkey of one\n"
+        assert list(tmp_path.glob("lamina-ssh-*")) == []
+
+    def test_a_key_that_cannot_be_loaded(self, lamina: Lamina, tmp_path: Path):
+        """A7.1: one with a passphrase, or that is none: nobody is asked, the error says what to do."""
+        if shutil.which("ssh-agent") is None:
+            pytest.skip("no ssh-agent here: apt-get install openssh-client")
+        key = tmp_path / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", key], check=True)
+        (tmp_path / "none").write_text("no key\n")
+        (tmp_path / "none").chmod(0o600)
+        context = busybox_context(tmp_path / "ctx", "FROM base\nRUN --mount=type=ssh true\n")
+        for path in (key, tmp_path / "none"):
+            done = lamina.build(context, "--ssh", f"default={path}", check=False, env={"TMPDIR": str(tmp_path)})
+            assert done.returncode == 2 and "a key cannot be loaded" in done.stderr and "ssh-add FILE" in done.stderr
+        assert list(tmp_path.glob("lamina-ssh-*")) == []
 
     def test_required(self, lamina: Lamina, tmp_path: Path):
         """A3.8: an agent that is not given is left out, unless it is required."""

@@ -124,7 +124,7 @@ def test_bad_secret_is_refused_before_anything_runs(text: str):
         build_args.parse_secret(text, {})
 
 
-def test_ssh_takes_the_agent_of_the_environment_or_a_socket(tmp_path: Path):
+def test_ssh_takes_the_agent_of_the_environment_a_socket_or_keys(tmp_path: Path):
     """A7.1"""
 
     path = str(tmp_path / "agent")
@@ -134,9 +134,13 @@ def test_ssh_takes_the_agent_of_the_environment_or_a_socket(tmp_path: Path):
         assert build_args.parse_ssh(f"git={path}", {}) == ("git", path)
     with pytest.raises(InputError, match="SSH_AUTH_SOCK"):
         build_args.parse_ssh("default", {})
-    (tmp_path / "key").write_text("")
-    with pytest.raises(NotYetError):
-        build_args.parse_ssh(f"default={tmp_path / 'key'}", {})
+        for name in ("key", "other"):
+            (tmp_path / name).write_text("")
+        keys = (str(tmp_path / "key"), str(tmp_path / "other"))
+        assert build_args.parse_ssh(f"x={keys[0]},{keys[1]}", {}) == ("x", keys)
+        for wrong in (f"x={keys[0]},{path}", f"x={tmp_path}", f"x={tmp_path}/none"):
+            with pytest.raises(InputError):
+                build_args.parse_ssh(wrong, {})
 
 
 @pytest.mark.parametrize(

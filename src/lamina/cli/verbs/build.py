@@ -172,10 +172,10 @@ def _convert_llb(request: Request, inputs: Inputs | None) -> int:
 
     environment = load_environment()
     with cancelling() as cancel:
-        fetched = inputs or _fetch(request, environment, lambda _event: None, cancel)
+        fetched = inputs or fetch(request, environment, lambda _event: None, cancel)
         try:
-            session = _session(request, fetched.context, environment)
-            text = convert_llb(BuildOptions(**_options(request, fetched)), session, environment, cancel)
+            session = open_session(request, fetched.context, environment)
+            text = convert_llb(BuildOptions(**options_of(request, fetched)), session, environment, cancel)
         finally:
             fetched.close()
     sys.stdout.write(text)
@@ -219,6 +219,8 @@ def enter_user_namespace() -> None:
 
 def _solve(request: Request, inputs: Inputs | None, environment: Environment, display: Display) -> BuildResult:
     """Run the engine under a cancel token that signals reach."""
+    from contextlib import closing
+
     from lamina.cli.signals import cancelling
     from lamina.engine.build import build
     from lamina.engine.options import BuildOptions
@@ -227,9 +229,9 @@ def _solve(request: Request, inputs: Inputs | None, environment: Environment, di
     with cancelling() as cancel:
         fetched = inputs or fetch(request, environment, sink, cancel)
         try:
-            session = open_session(request, fetched.context, environment)
             options = BuildOptions(**{**options_of(request, fetched), "origin": "" if inputs else request.context})
-            return build(options, session, environment, sink, cancel)
+            with closing(open_session(request, fetched.context, environment)) as session:
+                return build(options, session, environment, sink, cancel)
         finally:
             fetched.close()
 
@@ -248,17 +250,19 @@ def _without_reasons(sink: Sink) -> Sink:
 
 def fetch(request: Request, environment: Environment, sink: Sink, cancel: Cancel) -> Inputs:
     """Bring a remote context here."""
+    from contextlib import closing
+
     from lamina.cli.remote import fetch_inputs
     from lamina.engine.fetch import fetch_files
     from lamina.llb import State
 
-    session = open_session(request, "", environment)
-
-    def files(state: State, directory: str) -> None:
-        fetch_files(state, directory, session, environment, sink, cancel)
-
     options: dict[str, Any] = {**request.options}
-    return fetch_inputs(request.context, request.file, sys.stdin.buffer, files, options["build_args"])
+    with closing(open_session(request, "", environment)) as session:
+
+        def files(state: State, directory: str) -> None:
+            fetch_files(state, directory, session, environment, sink, cancel)
+
+        return fetch_inputs(request.context, request.file, sys.stdin.buffer, files, options["build_args"])
 
 
 def open_session(request: Request, context: str, environment: Environment) -> LocalSession:
