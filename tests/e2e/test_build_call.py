@@ -255,6 +255,26 @@ class TestAnswers:
         done = lamina.build(tmp_path, "--build-arg", "BUILDKIT_MULTI_PLATFORM=maybe", check=False)
         assert done.returncode == 2 and "neither true nor false" in done.stderr
 
+    @pytest.mark.parametrize("how", ["argument", "environment", "file"])
+    def test_the_time_of_what_the_build_stamps(self, lamina: Lamina, tmp_path: Path, how: str):
+        """A5.5: SOURCE_DATE_EPOCH by option, environment or global ARG: config, history, WORKDIR; steps may see it."""
+        seconds = 1_000_000_000
+        start = f"ARG SOURCE_DATE_EPOCH={seconds}\n" if how == "file" else ""
+        text = "FROM base\nARG SOURCE_DATE_EPOCH\nWORKDIR /made\nRUN echo $SOURCE_DATE_EPOCH > /seen\n"
+        context = busybox_context(tmp_path / "ctx")
+        (context / "Dockerfile").write_text(start + BUSYBOX_STAGE + text)
+        words = ("--build-arg", f"SOURCE_DATE_EPOCH={seconds}") if how == "argument" else ()
+        environment = {"SOURCE_DATE_EPOCH": str(seconds)} if how == "environment" else {}
+        lamina.build(
+            context, *words, "-t", "x", "-o", "type=image", "-o", f"type=tar,dest={tmp_path}/o.tar", env=environment
+        )
+
+        (found,) = json.loads(lamina("inspect", "x").stdout)
+        assert found["Created"].startswith("2001-09-09T01:46:40")
+        with tarfile.open(tmp_path / "o.tar") as tar:
+            assert tar.getmember("made").mtime == seconds
+            assert tar.extractfile("seen").read() == b"1000000000\n"
+
     def test_inline_cache_by_build_argument(self, lamina: Lamina, registry: str, tmp_path: Path):
         """A5.5: BUILDKIT_INLINE_CACHE is --cache-to=type=inline."""
         (tmp_path / "Dockerfile").write_text(self.TEXT)

@@ -252,7 +252,7 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
     return {
         "tags": list(args.tag),
         "target": args.target,
-        "build_args": parse_build_args(args.build_arg, environ),
+        "build_args": _build_args(args, environ),
         "labels": _pairs(args.label, "--label"),
         "annotations": _pairs(args.annotation, "--annotation"),
         "platforms": _comma_list(args.platform),
@@ -275,16 +275,17 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "allow": parse_allow(args.allow),
         "cdi_dirs": [_directory(path, "--cdi-dir") for path in args.cdi_dir],
         "cgroup_parent": args.cgroup_parent,
-        "source_date_epoch": parse_epoch(_epoch(args, environ)),
+        "source_date_epoch": parse_epoch(_build_args(args, environ).get("SOURCE_DATE_EPOCH", "")),
         "origin": "",
         "expect_cached": args.expect_cached,
     }
 
 
-def _epoch(args: Namespace, environ: Mapping[str, str]) -> str:
-    """Return SOURCE_DATE_EPOCH: the build argument, else the environment's."""
+def _build_args(args: Namespace, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the build arguments; as in buildx the environment's SOURCE_DATE_EPOCH is one."""
     given = parse_build_args(args.build_arg, environ)
-    return given.get("SOURCE_DATE_EPOCH", environ.get("SOURCE_DATE_EPOCH", ""))
+    epoch = environ.get("SOURCE_DATE_EPOCH", "")
+    return {"SOURCE_DATE_EPOCH": epoch, **given} if epoch else given
 
 
 def parse_allow(texts: Iterable[str]) -> list[str]:

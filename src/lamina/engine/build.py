@@ -85,6 +85,7 @@ def _build(
     dockerfile = parse(options.dockerfile, options.dockerfile_name)
     resolve = Resolver(place, place.cancel, sink)
     converted = [convert(dockerfile, convert_options(options, platform), resolve) for platform in platforms]
+    asked, options = options, replace(options, source_date_epoch=converted[0].source_date_epoch)
     findings = check_in_build(dockerfile, options, platforms, resolve.configs, sink)
     warnings = tuple(dict.fromkeys(warning for one in converted for warning in one.warnings))
     for warning in warnings:
@@ -121,7 +122,7 @@ def _build(
         build=recording.id,
         explanations=recording.explanations,
     )
-    memo.remember(place.state, asdict(options), observed, resolve.pins, result, recording.counted)
+    memo.remember(place.state, asdict(asked), observed, resolve.pins, result, recording.counted)
     return result
 
 
