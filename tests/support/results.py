@@ -15,10 +15,13 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import zstandard
+
 from support.bases import BUSYBOX_STAGE, busybox_rootfs
 from support.golden import GOLDEN
 
 FOLDER = GOLDEN / "dockerfile_results"
+_COMPRESSED = re.compile(r"out/(all/)?t\.(tgz|data|tar\..*)")  # their sizes are those of a library's version
 _KINDS = {tarfile.DIRTYPE: "dir", tarfile.SYMTYPE: "link", tarfile.FIFOTYPE: "fifo"}
 
 
@@ -55,6 +58,7 @@ def make_context(folder: Path) -> Path:
                 info = tarfile.TarInfo(member)
                 info.size, info.mode, info.uid, info.gid = len(data), 0o755 if member == "in/run" else 0o600, 11, 12
                 archive.addfile(info, io.BytesIO(data))
+    (folder / "t.tar.zst").write_bytes(zstandard.compress((folder / "t.tar").read_bytes()))
     (folder / ".dockerignore").write_text("Dockerfile\n")
     return folder
 
@@ -66,6 +70,8 @@ def read_tree(archive: bytes) -> dict[str, list[Any]]:
         for member in tar:
             name = member.name.removeprefix("./").strip("/")
             if not re.match(r"(out|data)(/|$)", name) or name.startswith("out/all/rootfs/") or member.ischr():
+                continue
+            if _COMPRESSED.fullmatch(name):
                 continue
             content = member.linkname if member.issym() else ""
             if member.isreg() or member.islnk():
