@@ -15,7 +15,7 @@ from support.command import Lamina
 def build(lamina: Lamina, tmp_path: Path):
     """Build a Dockerfile over context files; return the directory with the result's files."""
 
-    def run(dockerfile: str, *words: str, **files: str) -> Path:
+    def run(dockerfile: str, *words: str, env: dict[str, str] | None = None, **files: str) -> Path:
         context = tmp_path / "ctx"
         for name, text in {**files, "Dockerfile": dockerfile}.items():
             path = context / name.replace("__", "/")
@@ -23,7 +23,7 @@ def build(lamina: Lamina, tmp_path: Path):
             path.write_text(text)
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
-        lamina.build(context, "-o", f"type=local,dest={out}", *words)
+        lamina.build(context, "-o", f"type=local,dest={out}", *words, env=env or {})
         return out
 
     return run

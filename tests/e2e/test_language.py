@@ -147,6 +147,32 @@ class TestAdd:
         assert (out / "s" / "f").read_text() == "one" and tree(out / "s") == ["f"]
         assert (out / "w" / "sub" / "f").exists() and (out / "w" / ".git").is_dir()
 
+    def test_credentials_are_secrets(self, build, tmp_path: Path):
+        """A4.13: by the host's name, a header or a token, for downloads and for repositories."""
+        repository = Repository(tmp_path / "work")
+        (repository.folder / "f").write_text("cloned")
+        repository.git("add", "--all")
+        repository.git("commit", "-q", "-m", "one")
+        (tmp_path / "served").mkdir()
+        repository.git("clone", "-q", "--bare", ".", str(tmp_path / "served" / "r.git"))
+        with running_web() as web, running_git_server(tmp_path / "served") as server:
+            web.files["/f"] = Served(b"downloaded")
+            server.authorization = "bearer letmein"
+            secrets = {
+                f"HTTP_AUTH_TOKEN_{web.address.partition(':')[0]}": "abc",
+                f"GIT_AUTH_HEADER.{server.host}": "bearer letmein",
+            }
+            words = [
+                word for name in secrets for word in ("--secret", f"id={name},type=env,env=S_{name.split('_')[0]}")
+            ]
+            environment = {f"S_{name.split('_')[0]}": value for name, value in secrets.items()}
+            text = f"FROM scratch\nADD {web.url('/f')} /d\nADD {server.url}/r.git /r/\n"
+            out = build(text, *words, env=environment)
+            header = web.asked("/f")[0].get("authorization")
+
+        assert (out / "d").read_bytes() == b"downloaded" and header == "Bearer abc"
+        assert (out / "r" / "f").read_text() == "cloned"
+
 
 class TestRun:
     def test_a_script_with_its_own_interpreter(self, busybox):
