@@ -275,6 +275,15 @@ class TestAnswers:
             assert tar.getmember("made").mtime == seconds
             assert tar.extractfile("seen").read() == b"1000000000\n"
 
+    def test_a_name_in_the_history(self, lamina: Lamina, tmp_path: Path):
+        """A5.5: BUILDKIT_BUILD_NAME is what `lamina history` calls the build, also when it was cached as a whole."""
+        (tmp_path / "Dockerfile").write_text(self.TEXT)
+        for _ in range(2):
+            lamina.build(tmp_path, "--build-arg", "BUILDKIT_BUILD_NAME=my  build")
+
+        rows = lamina("history", "ls").stdout.splitlines()
+        assert [("my build" in row) for row in rows] == [False, True, True]
+
     def test_inline_cache_by_build_argument(self, lamina: Lamina, registry: str, tmp_path: Path):
         """A5.5: BUILDKIT_INLINE_CACHE is --cache-to=type=inline."""
         (tmp_path / "Dockerfile").write_text(self.TEXT)
