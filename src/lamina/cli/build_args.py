@@ -59,7 +59,7 @@ class Request:
     Attributes:
         options: keyword arguments of `engine.options.BuildOptions`, without context and Dockerfile.
         secrets: id to ("file" | "env", path or variable name).
-        ssh: id to the path of an agent's socket.
+        ssh: id to the path of an agent's socket, or to those of private keys.
         context: PATH as given, "-" for standard input.
         file: `--file` as given, "" when absent.
         progress: one of `PROGRESS`.
@@ -124,7 +124,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     _many(parser, "--allow", "ENTITLEMENT", "let steps have more: security.insecure, network.host, device[=NAME]")
     _many(parser, "--cdi-dir", "DIR", "directory that describes devices (CDI), instead of /etc/cdi and its like")
     _many(parser, "--secret", "id=ID[,src=FILE|env=VAR]", "secret that RUN --mount=type=secret may read")
-    _many(parser, "--ssh", "default|ID[=SOCKET]", "SSH agent that RUN --mount=type=ssh may use")
+    _many(parser, "--ssh", "default|ID[=SOCKET|KEY,...]", "SSH agent or keys that RUN --mount=type=ssh may use")
     _many(parser, "--build-context", "NAME=SOURCE", "additional named context")
     _many(parser, "--cache-from", "SPEC", "take cached steps from IMAGE or type=registry|local|gha|s3|azblob,...")
     _many(
@@ -159,7 +159,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--call",
         default="build",
         metavar="WHAT",
-        help="build, check (what could be better), outline (arguments, secrets), targets; [,format=text|json|sarif]",
+        help="build, check (what could be better), outline (arguments, secrets), targets, convertllb; "
+        "[,format=text|json|sarif]",
     )
     _add_not_yet(parser)
 
@@ -251,7 +252,7 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
     return {
         "tags": list(args.tag),
         "target": args.target,
-        "build_args": parse_build_args(args.build_arg, environ),
+        "build_args": _build_args(args, environ),
         "labels": _pairs(args.label, "--label"),
         "annotations": _pairs(args.annotation, "--annotation"),
         "platforms": _comma_list(args.platform),
@@ -274,16 +275,17 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "allow": parse_allow(args.allow),
         "cdi_dirs": [_directory(path, "--cdi-dir") for path in args.cdi_dir],
         "cgroup_parent": args.cgroup_parent,
-        "source_date_epoch": parse_epoch(_epoch(args, environ)),
+        "source_date_epoch": parse_epoch(_build_args(args, environ).get("SOURCE_DATE_EPOCH", "")),
         "origin": "",
         "expect_cached": args.expect_cached,
     }
 
 
-def _epoch(args: Namespace, environ: Mapping[str, str]) -> str:
-    """Return SOURCE_DATE_EPOCH: the build argument, else the environment's."""
+def _build_args(args: Namespace, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the build arguments; as in buildx the environment's SOURCE_DATE_EPOCH is one."""
     given = parse_build_args(args.build_arg, environ)
-    return given.get("SOURCE_DATE_EPOCH", environ.get("SOURCE_DATE_EPOCH", ""))
+    epoch = environ.get("SOURCE_DATE_EPOCH", "")
+    return {"SOURCE_DATE_EPOCH": epoch, **given} if epoch else given
 
 
 def parse_allow(texts: Iterable[str]) -> list[str]:
@@ -480,12 +482,11 @@ def parse_secret(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str,
     return secret_id, ("file", path)
 
 
-def parse_ssh(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return (id, socket path) for one `--ssh`.
+def parse_ssh(text: str, environ: Mapping[str, str]) -> tuple[str, str | tuple[str, ...]]:
+    """Return (id, socket of an agent) or (id, private key files) for one `--ssh`.
 
     Raises:
-        InputError: no agent is there.
-        NotYetError: a private key is named and not an agent's socket.
+        InputError: no agent is there, no such file, or an agent beside keys.
     """
     import stat
 
@@ -496,14 +497,19 @@ def parse_ssh(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
         paths = [path for path in [environ.get("SSH_AUTH_SOCK", "")] if path]
         if not paths:
             raise InputError(f"--ssh {ssh_id}: SSH_AUTH_SOCK is not set", hint="start an agent or name its socket")
-    path = os.path.abspath(os.path.expanduser(paths[0]))
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        raise InputError("no such socket", where=path, hint=f"for --ssh {ssh_id}") from None
-    if len(paths) > 1 or not stat.S_ISSOCK(mode):
-        raise NotYetError("--ssh with private key files", hint="add the key to an agent: ssh-add FILE")
-    return ssh_id, path
+    found = [os.path.abspath(os.path.expanduser(path)) for path in paths]
+    for path in found:
+        try:
+            mode = os.stat(path).st_mode
+        except OSError:
+            raise InputError("no such socket or key", where=path, hint=f"for --ssh {ssh_id}") from None
+        if stat.S_ISSOCK(mode):
+            if len(found) > 1:
+                raise InputError(f"--ssh {ssh_id}: an agent stands alone", where=path, hint="give it an id of its own")
+            return ssh_id, path
+        if not stat.S_ISREG(mode):
+            raise InputError(f"--ssh {ssh_id}: neither an agent's socket nor a key", where=path)
+    return ssh_id, tuple(found)
 
 
 def check_output(text: str) -> str:

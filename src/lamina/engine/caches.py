@@ -49,7 +49,7 @@ class Caches:
     def __init__(self, place: Place, options: BuildOptions, sink: Sink) -> None:
         self._place, self._sink = place, sink
         self._from = [parse_spec(text, export=False) for text in options.cache_from]
-        self._to = [parse_spec(text, export=True) for text in options.cache_to]
+        self._to = [parse_spec(text, export=True) for text in _exports(options)]
         records = Records(place.state, place.locks)
         place.cache_specs.update({spec.origin(): spec for spec in self._from})
         self._sources = [CacheSource(spec, lambda spec=spec: self._open(spec)) for spec in self._from]  # type: ignore[misc]
@@ -211,7 +211,12 @@ def open_caches(place: Place, options: BuildOptions, sink: Sink) -> AbstractCont
     Raises:
         InputError: an option cannot be understood.
     """
-    return Caches(place, options, sink) if options.cache_from or options.cache_to else nullcontext()
+    return Caches(place, options, sink) if options.cache_from or _exports(options) else nullcontext()
+
+
+def _exports(options: BuildOptions) -> list[str]:
+    """Return every `--cache-to`; the build argument BUILDKIT_INLINE_CACHE is the oldest way of saying one."""
+    return [*options.cache_to, "type=inline"] if options.switch("BUILDKIT_INLINE_CACHE") else options.cache_to
 
 
 def without_gone_layers(caches: Caches | None, place: Place, carry_out: Callable[[], T]) -> T:

@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lamina.cache.changes import Explanation
 
+from lamina.errors import InputError
+
+_ON = ("1", "t", "T", "TRUE", "true", "True")
+_OFF = ("0", "f", "F", "FALSE", "false", "False")
+
 
 @dataclass(slots=True)
 class Environment:
@@ -101,6 +106,17 @@ class BuildOptions:
     source_date_epoch: int | None = None
     origin: str = ""
     expect_cached: list[str] = field(default_factory=list)
+
+    def switch(self, name: str) -> bool | None:
+        """Return a build argument that is on or off, None when it is not given or empty.
+
+        Raises:
+            InputError: it is neither.
+        """
+        text = self.build_args.get(name, "")
+        if text not in ("", *_ON, *_OFF):
+            raise InputError(f"--build-arg {name}={text!r} is neither true nor false", hint=f"write {name}=1")
+        return text in _ON if text else None
 
 
 @dataclass(frozen=True, slots=True)
