@@ -120,7 +120,7 @@ def _process(step: Step, place: Place) -> Json:
     if step.extra_gids:
         user["additionalGids"] = list(step.extra_gids)
     return {
-        "terminal": False,
+        "terminal": step.terminal,
         "user": user,
         "args": list(step.args),
         "env": list(step.env),

@@ -102,6 +102,7 @@ class Step:
         cgroup_parent: control group in which the step's own is made; "" stays in the caller's.
         devices: device files under /dev, everything about them said (`executor.devices`).
         hooks: programs of this machine that the runtime starts; trusted.
+        terminal: input, output and errors are one terminal, made in the step's own /dev/pts.
     """
 
     args: tuple[str, ...]
@@ -123,6 +124,7 @@ class Step:
     cgroup_parent: str = ""
     devices: tuple[DeviceNode, ...] = ()
     hooks: tuple[Hook, ...] = ()
+    terminal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
