@@ -51,7 +51,8 @@ class StepMount:
         mode: secret and tmpfs: permission bits.
         uid: secret and tmpfs: owner.
         gid: secret and tmpfs: group.
-        flags: bind: of `nosuid nodev noexec`; None for the house's rule (`nodev` in a sandbox).
+        flags: bind and tmpfs: of `nosuid nodev noexec`; None for the house's rule (`nodev` in a sandbox; memory has
+            `nosuid` and `nodev` in any case).
     """
 
     target: str
