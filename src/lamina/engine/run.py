@@ -44,6 +44,7 @@ class RunOptions:
         readonly: the image's files cannot be written.
         shm_size: bytes of /dev/shm, 0 for the usual.
         terminal: the command's streams are one terminal.
+        window: its rows and columns at first.
         pull: "missing" asks the registry for what the store lacks, "always" and "never" say so.
         platform: `os/arch`, "" for this machine's.
     """
@@ -61,6 +62,7 @@ class RunOptions:
     shm_size: int = 0
     ulimits: Sequence[Ulimit] = ()
     terminal: bool = False
+    window: tuple[int, int] = (0, 0)
     pull: str = "missing"
     platform: str = ""
 
@@ -162,6 +164,7 @@ def _step(name: str, run: dict[str, Any], options: RunOptions, rootfs: Rootfs, u
         shm_size_bytes=options.shm_size or _SHM_BYTES,
         ulimits=tuple(options.ulimits),
         terminal=options.terminal,
+        window=options.window,
     )
 
 

@@ -9,15 +9,13 @@ Must not know where the bytes come from or go to; must not change the user's ter
 from __future__ import annotations
 
 import array
-import fcntl
 import os
 import select
 import socket
-import struct
-import termios
 import time
 
 from lamina.executor import wire
+from lamina.executor.terminal import set_window
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +65,7 @@ class Attached:
         self._size = (rows, columns)
         if self._terminal >= 0 and rows > 0 and columns > 0:
             try:
-                fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+                set_window(self._terminal, rows, columns)
             except OSError:
                 return  # it has ended by itself
             # The kernel tells whoever reads the terminal; a runtime that stands between has to pass it on.

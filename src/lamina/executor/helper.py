@@ -52,6 +52,7 @@ class _Step:
         self.streams = fds[2:]  # output, errors and perhaps input, until the runtime has them
         self.home = home
         self.terminal = False
+        self.window = (0, 0)
         self.console: terminal.Listener | None = None  # where crun hands over the step's terminal
         self.signals: list[int] = []  # not delivered yet
         self.ended_by = 0  # the signal that we ended it for
@@ -204,7 +205,7 @@ class Helper:
             os.mkdir(home, 0o700)
             assembly = Assembly(home, header["rootfs"], header["mounts"], blobs, nodev=header["nodev"])
             step.assembly = assembly
-            step.terminal = header["terminal"]
+            step.terminal, step.window = header["terminal"], header["window"]
             config = self._complete(header["config"], assembly, nodev=header["nodev"])
             _write(f"{home}/config.json", wire.dump_config(config))
             if header["cgroup_parent"] and self._name != "crun":
@@ -246,7 +247,7 @@ class Helper:
             step.console = terminal.Listener(step.home)
             arguments += ["--console-socket", step.console.path]
         elif step.terminal:
-            input_ = out = err = terminal.open_between(step.socket)
+            input_ = out = err = terminal.open_between(step.socket, step.window)
             step.streams.append(input_)
         actions = [
             (os.POSIX_SPAWN_DUP2, input_, 0),

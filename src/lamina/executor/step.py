@@ -104,6 +104,7 @@ class Step:
         devices: device files under /dev, everything about them said (`executor.devices`).
         hooks: programs of this machine that the runtime starts; trusted.
         terminal: input, output and errors are one terminal, made in the step's own /dev/pts.
+        window: the terminal's rows and columns at first; zeros when unknown.
     """
 
     args: tuple[str, ...]
@@ -126,6 +127,7 @@ class Step:
     devices: tuple[DeviceNode, ...] = ()
     hooks: tuple[Hook, ...] = ()
     terminal: bool = False
+    window: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

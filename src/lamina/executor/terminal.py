@@ -8,8 +8,11 @@ terminal and the step's, so it gets one from us.
 from __future__ import annotations
 
 import array
+import fcntl
 import os
 import socket
+import struct
+import termios
 
 CONSOLE = b"console"
 
@@ -63,11 +66,18 @@ class Listener:
         os.close(self._folder)
 
 
-def open_between(step: socket.socket) -> int:
+def open_between(step: socket.socket, window: tuple[int, int]) -> int:
     """Send one end of a new terminal to the caller and return the other, for the runtime to copy from and to."""
     ours, theirs = os.openpty()
+    if all(window):
+        set_window(theirs, *window)
     _send(step, ours)
     return theirs
+
+
+def set_window(terminal: int, rows: int, columns: int) -> None:
+    """Say how large the window of a terminal is; whoever is in its foreground learns of a change by SIGWINCH."""
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 def _send(step: socket.socket, terminal: int) -> None:

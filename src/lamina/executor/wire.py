@@ -43,6 +43,7 @@ def encode_request(step: Step, config: dict[str, object]) -> bytes:
         "nodev": step.security != "insecure",
         "cgroup_parent": step.cgroup_parent,
         "terminal": step.terminal,
+        "window": step.window,
     }
     text = json.dumps(header).encode("ascii")
     return b"".join([len(text).to_bytes(_LENGTH_BYTES, "big"), text, *blobs])

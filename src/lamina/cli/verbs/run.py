@@ -60,6 +60,7 @@ def _check_terminal(args: Namespace) -> None:
 def _options(args: Namespace) -> RunOptions:
     from lamina.cli import run_args
     from lamina.cli.build_args import parse_size
+    from lamina.cli.foreground import window_size
     from lamina.engine.run import RunOptions
 
     network = run_args.check_network(args.network)
@@ -83,6 +84,7 @@ def _options(args: Namespace) -> RunOptions:
         shm_size=parse_size(args.shm_size, "--shm-size") if args.shm_size else 0,
         ulimits=run_args.ulimits(args.ulimit),
         terminal=args.tty,
+        window=window_size() if args.tty else (0, 0),
         pull=args.pull,
         platform=args.platform,
     )
