@@ -26,6 +26,9 @@ class Environment:
         proxies: proxy settings by lower-case variable name (`http_proxy`, `https_proxy`, `no_proxy`, ...).
         ca_file: bundle this host trusts, "" for the system's own.
         runtime: name or path of the OCI runtime, "" to choose.
+        config_files: where the configuration may lie; the first that is there counts.
+        config_is_named: the user named it, so that it must be there.
+        cert_dirs: directories with a directory of certificates for each host, as docker has them.
         userns: whether the process runs in a user namespace entered for an ordinary user.
     """
 
@@ -37,6 +40,9 @@ class Environment:
     ca_file: str = ""
     runtime: str = ""
     userns: bool = False
+    config_files: tuple[Path, ...] = ()
+    config_is_named: bool = False
+    cert_dirs: tuple[Path, ...] = ()
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
