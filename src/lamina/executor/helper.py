@@ -132,7 +132,7 @@ class Helper:
         if not ready and step.is_over:
             self._kill(step, again=True)
         if step.console is not None and step.console.fileno() in ready:
-            poll.unregister(step.console)
+            _forget(poll, step.console)
             if step.console.pass_on(step.socket):
                 step.console.close()
                 step.console = None
@@ -294,7 +294,7 @@ class Helper:
             if not step.killed:
                 poll.unregister(step.socket)
             if step.console is not None:
-                poll.unregister(step.console)
+                _forget(poll, step.console)
             self._sweep()
             self._finish(step, self._result(step, status))
 
@@ -354,6 +354,14 @@ def _read_all(fd: int) -> bytes:
         chunks.append(chunk)
         at += len(chunk)
     return b"".join(chunks)
+
+
+def _forget(poll: select.poll, console: terminal.Listener) -> None:
+    """Wait no more; the listener may have become a connection that was not waited on yet."""
+    try:
+        poll.unregister(console)
+    except KeyError:
+        pass
 
 
 def _write(path: str, data: bytes) -> None:

@@ -48,6 +48,8 @@ def has_begun(pid: int, runtime_pid: int) -> bool:
     A signal in between would be lost, or taken by the runtime. A process that has gone has begun.
     """
     try:
+        if os.readlink(f"/proc/{pid}/exe").startswith("/memfd:runc_cloned"):
+            return False
         now, runtime = os.stat(f"/proc/{pid}/exe"), os.stat(f"/proc/{runtime_pid}/exe")
     except OSError:
         return True
