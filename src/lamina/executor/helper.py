@@ -23,7 +23,7 @@ import socket
 import sys
 import time
 
-from lamina.executor import cgroups, kernel, seccomp, seccomp_bpf, terminal, wire
+from lamina.executor import cgroups, kernel, seccomp, seccomp_bpf, wire
 from lamina.executor.assemble import Assembly
 from lamina.executor.processes import children, first_process, has_begun, kill, would_end
 from lamina.executor.stubs import MachineSetupError, SetupError
@@ -31,6 +31,8 @@ from lamina.executor.stubs import MachineSetupError, SetupError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from lamina.executor.terminal import Listener
 
     Json = dict[str, Any]
 
@@ -53,7 +55,7 @@ class _Step:
         self.home = home
         self.terminal = False
         self.window = (0, 0)
-        self.console: terminal.Listener | None = None  # where crun hands over the step's terminal
+        self.console: Listener | None = None  # where crun hands over the step's terminal
         self.signals: list[int] = []  # not delivered yet
         self.ended_by = 0  # the signal that we ended it for
         self.assembly: Assembly | None = None
@@ -243,12 +245,15 @@ class Helper:
         arguments += ["--pid-file", f"{step.home}/pid"]
         out, err, *inputs = step.streams
         input_ = inputs[0] if inputs else self._null
-        if step.terminal and self._name == "crun":
-            step.console = terminal.Listener(step.home)
-            arguments += ["--console-socket", step.console.path]
-        elif step.terminal:
-            input_ = out = err = terminal.open_between(step.socket, step.window)
-            step.streams.append(input_)
+        if step.terminal:
+            from lamina.executor import terminal  # not needed for builds, which start many helpers
+
+            if self._name == "crun":
+                step.console = terminal.Listener(step.home)
+                arguments += ["--console-socket", step.console.path]
+            else:
+                input_ = out = err = terminal.open_between(step.socket, step.window)
+                step.streams.append(input_)
         actions = [
             (os.POSIX_SPAWN_DUP2, input_, 0),
             (os.POSIX_SPAWN_DUP2, out, 1),
@@ -356,7 +361,7 @@ def _read_all(fd: int) -> bytes:
     return b"".join(chunks)
 
 
-def _forget(poll: select.poll, console: terminal.Listener) -> None:
+def _forget(poll: select.poll, console: Listener) -> None:
     """Wait no more; the listener may have become a connection that was not waited on yet."""
     try:
         poll.unregister(console)
