@@ -249,12 +249,14 @@ def test_a_shell_with_job_control(image: Lamina, runtime: str):
     with Screen(image, "-it", "--entrypoint", "/bin/sh", "b", runtime=runtime) as screen:
         screen.until(b"# ")
         screen.type(b"sh -c 'echo begu''n; exec sleep 600'\r")
-        screen.until(b"begun")
-        screen.seen = b""
+        screen.until(b"begun\r\n")
+        screen.seen = screen.seen.partition(b"begun\r\n")[2]
         screen.type(b"\x03")
         screen.until(b"# ")
         screen.type(b"echo so$((6*7))far\r")
-        screen.until(b"so42far")
+        screen.until(b"so42far\r\n")
+        screen.seen = screen.seen.partition(b"so42far\r\n")[2]
+        screen.until(b"# ")  # before it, the shell is not at the keys
         screen.type(b"\x04")
         assert screen.process.wait(60) in (0, 130)
         assert b"job control turned off" not in screen.seen and b"can't access tty" not in screen.seen

@@ -301,6 +301,8 @@ class Helper:
             if step.console is not None:
                 _forget(poll, step.console)
             self._sweep()
+            while step.console is not None and not step.console.pass_on(step.socket):
+                pass  # what a short program wrote is in its terminal, which nobody has taken yet
             self._finish(step, self._result(step, status))
 
     def _sweep(self) -> None:

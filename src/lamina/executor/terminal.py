@@ -33,6 +33,7 @@ class Listener:
         try:
             self._socket.bind(self.path)
             self._socket.listen(1)
+            self._socket.setblocking(False)  # a runtime that has ended without a word is not waited for
         except OSError:
             self.close()
             raise
@@ -50,6 +51,7 @@ class Listener:
         try:
             if not self._connected:
                 connection, _ = self._socket.accept()
+                connection.setblocking(True)
                 self._socket.close()
                 self._socket, self._connected = connection, True
                 return False
