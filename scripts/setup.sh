@@ -98,6 +98,8 @@ test)
     need docker-registry docker-registry
     need strace strace
     need getfattr attr
+    need zsh zsh
+    need fish fish
     missing="$(printf '%s' "$missing" | tr ' ' '\n' | sort -u | tr '\n' ' ')"
     ;;
 *) fail "usage: scripts/setup.sh demo|test|venv" ;;

@@ -467,8 +467,12 @@ def test_an_ordinary_user_builds_and_runs(tmp_path: Path):
     )
     shown = subprocess.run([*command, "run", "u", "cat", "/uid"], env=env, capture_output=True, text=True, check=False)
 
+    on_terminal = [*command, "run", "-t", "u", "sh", "-c", "tty"]
+    terminal = subprocess.run(on_terminal, env=env, capture_output=True, text=True, check=False)
+
     assert built.returncode == 0, built.stderr
     assert shown.stdout == "0\n", shown.stderr
+    assert terminal.stdout == "/dev/pts/0\n", terminal.stderr
     subprocess.run([*command, "prune", "--all", "--force"], env=env, capture_output=True, check=False)
 
 

@@ -32,6 +32,9 @@ class Environment:
         ca_file: bundle this host trusts, "" for the system's own.
         runtime: name or path of the OCI runtime, "" to choose.
         cache_variables: variables that say how caches elsewhere are reached; they hold secrets.
+        config_files: where the configuration may lie; the first that is there counts.
+        config_is_named: the user named it, so that it must be there.
+        cert_dirs: directories with a directory of certificates for each host, as docker has them.
         userns: whether the process runs in a user namespace entered for an ordinary user.
     """
 
@@ -43,6 +46,9 @@ class Environment:
     ca_file: str = ""
     runtime: str = ""
     userns: bool = False
+    config_files: tuple[Path, ...] = ()
+    config_is_named: bool = False
+    cert_dirs: tuple[Path, ...] = ()
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: dict[str, tuple[str, ...]] = field(default_factory=dict)
     cache_variables: dict[str, str] = field(default_factory=dict, repr=False)
