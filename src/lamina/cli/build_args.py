@@ -47,6 +47,7 @@ _BOOLEANS = (
     "sbom",
     "check",
     "fix",
+    "exact-modes",
     *_FLAGS_NOT_YET,
 )
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -108,6 +109,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="ask the registry for base images, always",
     )
     add("--no-cache", type=_boolean, default=False, metavar="BOOL", help="run every step again")
+    add(
+        "--exact-modes",
+        type=_boolean,
+        default=False,
+        metavar="BOOL",
+        help="file modes count for the cache as they are, not as git has them",
+    )
     _many(parser, "--no-cache-filter", "STAGE", "run the steps of these stages again")
     add("--network", default="", metavar="MODE", help="network of RUN steps: default, host or none")
     _many(parser, "--add-host", "HOST:IP", "line for /etc/hosts of RUN steps")
@@ -250,6 +258,7 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "ca": args.ca,
         "allow": parse_allow(args.allow),
         "cgroup_parent": args.cgroup_parent,
+        "exact_modes": args.exact_modes,
         "source_date_epoch": parse_epoch(_epoch(args, environ)),
     }
 

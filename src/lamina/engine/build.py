@@ -115,6 +115,7 @@ def _settings(options: BuildOptions, outputs: Plan, caches: Caches | None) -> So
         compression=caches.compression(outputs.compression) if caches else outputs.compression,
         source_date_epoch=options.source_date_epoch,
         allow=entitlements(options),
+        exact_modes=options.exact_modes,
     )
 
 

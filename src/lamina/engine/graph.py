@@ -48,6 +48,7 @@ def solve_definition(
         compression=outputs.compression,
         source_date_epoch=options.source_date_epoch,
         allow=entitlements(options),
+        exact_modes=options.exact_modes,
     )
     with (
         Place(environment, cancel, credentials=session.credentials, platform=platform, pull=options.pull) as place,

@@ -56,6 +56,7 @@ class BuildOptions:
         cgroup_parent: control group in which those of steps are made, "" for the build's own.
         build_contexts: name to source, as `--build-context` gives them.
         source_date_epoch: seconds, or None; clamps what the build itself stamps.
+        exact_modes: modes of context files count in cache keys as they are, and not as git has them.
     """
 
     context: str = ""
@@ -88,6 +89,7 @@ class BuildOptions:
     allow: list[str] = field(default_factory=list)
     cgroup_parent: str = ""
     source_date_epoch: int | None = None
+    exact_modes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ class SolveSettings:
         files_wanted: the result's files will be exported, not just its layers.
         pack: start packing finished layers of the result while later steps run.
         trust_host: steps trust what the host trusts.
+        exact_modes: modes of context files count in keys as they are.
     """
 
     jobs: int = 0
@@ -63,6 +64,7 @@ class SolveSettings:
     compression: Compression | None = None
     source_date_epoch: int | None = None
     allow: frozenset[str] = frozenset()
+    exact_modes: bool = False
 
 
 class Solver:
@@ -81,7 +83,7 @@ class Solver:
         self._git: GitSource | None = None
         self._has_steps = False
         self.compression = settings.compression or Compression("gzip", None)
-        self.contexts = Contexts(session, place.state)
+        self.contexts = Contexts(session, place.state, exact_modes=settings.exact_modes)
         self.packer = Packer(place.layers, self.compression, place.cancel, caches.packed if caches else None)
         epoch = settings.source_date_epoch
         self.worker = Worker(
