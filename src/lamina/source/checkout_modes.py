@@ -29,7 +29,7 @@ REGULAR, EXECUTABLE, DIRECTORY = 0o644, 0o755, 0o755
 
 
 class CheckoutModes:
-    """The rule over one directory; remembers what it found about directories. Not thread-safe.
+    """The rule over one directory; remembers what it found about directories. Thread-safe if `lookup` is.
 
     Args:
         lookup: returns the entry at a path.
@@ -39,6 +39,7 @@ class CheckoutModes:
     def __init__(self, lookup: Callable[[str], Entry | None], children: Callable[[str], list[str]]) -> None:
         self._lookup, self._children = lookup, children
         self._witness: dict[str, int] = {}
+        self._files: dict[str, dict[int, int]] = {}  # by directory: what modes of files in it count as
 
     def counted(self, entry: Entry) -> int:
         """Return what counts of an entry's mode; of what is neither file nor directory, all."""
@@ -47,11 +48,12 @@ class CheckoutModes:
             if not path or mode == DIRECTORY or mode == self._witnessed(path.rpartition("/")[0]):
                 return DIRECTORY
         elif entry.kind == "f" and mode not in (REGULAR, EXECUTABLE):
-            made = self._witnessed(path.rpartition("/")[0]) & 0o777
-            if mode == 0o666 & made:
-                return REGULAR
-            if mode == 0o777 & made:
-                return EXECUTABLE
+            folder = path.rpartition("/")[0]
+            files = self._files.get(folder)
+            if files is None:
+                left = self._witnessed(folder)
+                files = self._files[folder] = {0o777 & left: EXECUTABLE, 0o666 & left: REGULAR}
+            return files.get(mode, mode)
         return mode
 
     def _witnessed(self, folder: str) -> int:

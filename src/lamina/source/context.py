@@ -130,8 +130,7 @@ class ContextView:
         mode = entry.mode
         if self._modes is None or (mode in (0o644, 0o755) and entry.path):
             return mode
-        with self._lock:
-            return self._modes.counted(entry)
+        return self._modes.counted(entry)
 
     def lookup(self, path: str) -> Entry | None:
         """Return the entry at `path`, None when it is missing, ignored, a socket, or below a link.
