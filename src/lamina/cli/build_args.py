@@ -124,7 +124,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--hostname", default="", metavar="NAME", help="host name in RUN steps")
     add("--cgroup-parent", default="", metavar="PATH", help="control group in which those of RUN steps are made")
     _many(parser, "--allow", "ENTITLEMENT", "let steps have more: security.insecure, network.host")
-    _many(parser, "--secret", "id=ID[,src=FILE|env=VAR]", "secret that RUN --mount=type=secret may read")
+    text = "secret that RUN --mount=type=secret may read; with fingerprint=true a changed one runs its steps again"
+    _many(parser, "--secret", "id=ID[,src=FILE|env=VAR][,fingerprint=BOOL]", text)
+    add("--secret-key", default="", metavar="FILE", help="key for fingerprints of secrets, for machines that share one")
     _many(parser, "--ssh", "default|ID[=SOCKET]", "SSH agent that RUN --mount=type=ssh may use")
     _many(parser, "--build-context", "NAME=SOURCE", "additional named context")
     _many(parser, "--cache-from", "SPEC", "take cached steps from IMAGE or type=registry|local|gha|s3|azblob,...")
@@ -259,6 +261,8 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "allow": parse_allow(args.allow),
         "cgroup_parent": args.cgroup_parent,
         "exact_modes": args.exact_modes,
+        "counted_secrets": counted_secrets(args.secret, environ),
+        "secret_key": os.path.abspath(args.secret_key) if args.secret_key else "",
         "source_date_epoch": parse_epoch(_epoch(args, environ)),
     }
 
@@ -427,9 +431,9 @@ def parse_secret(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str,
         InputError: no id, an unknown key, or a source that is not there.
     """
     pairs = parse_pairs(text, "--secret")
-    unknown = set(pairs) - {"id", "src", "source", "env", "type"}
+    unknown = set(pairs) - {"id", "src", "source", "env", "type", "fingerprint"}
     if unknown:
-        raise InputError(f"--secret: unknown key {sorted(unknown)[0]!r}", hint="known: id, src, env, type")
+        raise InputError(f"--secret: unknown key {sorted(unknown)[0]!r}", hint="known: id, src, env, type, fingerprint")
     kind, source = pairs.get("type", ""), pairs.get("src") or pairs.get("source", "")
     variable = pairs.get("env", "")
     if kind not in ("", "file", "env"):
@@ -451,6 +455,18 @@ def parse_secret(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str,
     if not os.path.isfile(path):
         raise InputError("no such file", where=path, hint=f"for --secret id={secret_id}")
     return secret_id, ("file", path)
+
+
+def counted_secrets(texts: Iterable[str], environ: Mapping[str, str]) -> list[str]:
+    """Return the ids of the secrets that count in cache keys: those with `fingerprint=true`."""
+    found: dict[str, bool] = {}
+    for text in texts:
+        value = parse_pairs(text, "--secret").get("fingerprint", "false")
+        try:
+            found[parse_secret(text, environ)[0]] = _boolean(value)
+        except ValueError:
+            raise InputError(f"--secret: fingerprint={value} is neither true nor false") from None
+    return sorted(name for name, counts in found.items() if counts)
 
 
 def parse_ssh(text: str, environ: Mapping[str, str]) -> tuple[str, str]:

@@ -116,6 +116,8 @@ def _settings(options: BuildOptions, outputs: Plan, caches: Caches | None) -> So
         source_date_epoch=options.source_date_epoch,
         allow=entitlements(options),
         exact_modes=options.exact_modes,
+        counted_secrets=tuple(options.counted_secrets),
+        secret_key=options.secret_key,
     )
 
 

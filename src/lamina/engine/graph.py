@@ -49,6 +49,8 @@ def solve_definition(
         source_date_epoch=options.source_date_epoch,
         allow=entitlements(options),
         exact_modes=options.exact_modes,
+        counted_secrets=tuple(options.counted_secrets),
+        secret_key=options.secret_key,
     )
     with (
         Place(environment, cancel, credentials=session.credentials, platform=platform, pull=options.pull) as place,

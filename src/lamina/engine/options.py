@@ -57,6 +57,8 @@ class BuildOptions:
         build_contexts: name to source, as `--build-context` gives them.
         source_date_epoch: seconds, or None; clamps what the build itself stamps.
         exact_modes: modes of context files count in cache keys as they are, and not as git has them.
+        counted_secrets: ids of secrets that count in cache keys, by a fingerprint nobody can test without its key.
+        secret_key: file with that key, for machines that share a cache; "" for the state directory's own.
     """
 
     context: str = ""
@@ -90,6 +92,8 @@ class BuildOptions:
     cgroup_parent: str = ""
     source_date_epoch: int | None = None
     exact_modes: bool = False
+    counted_secrets: list[str] = field(default_factory=list)
+    secret_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

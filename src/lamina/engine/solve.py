@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lamina.cache.records import Records
 from lamina.engine.contexts import Contexts
+from lamina.engine.counted_secrets import CountedSecrets
 from lamina.engine.options import BuildOptions, Environment, Timing
 from lamina.engine.packing import Packer
 from lamina.engine.place import Place, network_options
@@ -54,6 +55,8 @@ class SolveSettings:
         pack: start packing finished layers of the result while later steps run.
         trust_host: steps trust what the host trusts.
         exact_modes: modes of context files count in keys as they are.
+        counted_secrets: ids of the secrets whose fingerprints count in keys; `secret_key` is a file with the key for
+            them, "" for the store's own.
     """
 
     jobs: int = 0
@@ -65,6 +68,8 @@ class SolveSettings:
     source_date_epoch: int | None = None
     allow: frozenset[str] = frozenset()
     exact_modes: bool = False
+    counted_secrets: tuple[str, ...] = ()
+    secret_key: str = ""
 
 
 class Solver:
@@ -83,6 +88,8 @@ class Solver:
         self._git: GitSource | None = None
         self._has_steps = False
         self.compression = settings.compression or Compression("gzip", None)
+        counted = CountedSecrets(session, settings.counted_secrets, place.root, settings.secret_key)
+        session = counted
         self.contexts = Contexts(session, place.state, exact_modes=settings.exact_modes)
         self.packer = Packer(place.layers, self.compression, place.cancel, caches.packed if caches else None)
         epoch = settings.source_date_epoch
@@ -105,6 +112,7 @@ class Solver:
             now_ns=epoch * 10**9 if epoch is not None else time.time_ns(),
             userxattr=place.environment.userns,
             allow=settings.allow,
+            secret_version=counted.version,
             fill_mount=caches.fill_mount if caches else None,
         )
 
