@@ -16,7 +16,7 @@ demo:
 test:
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory lint
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 -rs
 
 lint:
 	@scripts/setup.sh venv

@@ -1,11 +1,10 @@
-"""Compare `lamina build` with dockerd (BuildKit) and buildah on this machine: `make bench`.
+"""Compare `lamina build` with the builders that are here: `make bench`, or `python bench/run.py [-n ROUNDS] [ROW...]`.
 
-Every row does the same work with each builder, in turns, from whole process to whole process, and prints the medians
-and the ratio ours/theirs. Trees and stores lie on tmpfs where there is one. Nothing is timed by tests.
+Peers: Debian's dockerd (BuildKit of its day) and buildah, and a current buildkitd when it, buildctl and an OCI runtime
+are on PATH. Every row does the same work with each of them, in turns, from whole process to whole process, and prints
+medians and ratios ours/theirs. Trees and stores lie on tmpfs where there is one. Nothing is timed by tests.
 
-Rows: nothing changed; one file of 2,000 changed; 30 RUN steps; a context of 20,000 files (cold, unchanged, one
-changed); a layer of 1 GiB to an OCI archive (ours alone: docker 20.10 cannot write one). Mind that dockerd and buildah
-keep layers uncompressed, while ours are packed, compressed and digested.
+Mind that dockerd and buildah keep layers uncompressed, while ours and buildkitd's are packed, compressed and digested.
 """
 
 from __future__ import annotations
@@ -13,96 +12,62 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent / "tests"))
 
+from peers import ARCHIVE, STORE, Peer, peers  # noqa: E402
+
 from support.bases import busybox_context  # noqa: E402
-
-Build = Callable[[Path, list[str]], list[str]]
-TAG = "lamina-bench"
-
-
-@contextmanager
-def dockerd(folder: Path) -> Iterator[str | None]:
-    """Run a private docker daemon and give its address; None where there is none."""
-    if not Path("/usr/sbin/dockerd").exists() or os.geteuid() != 0:
-        yield None
-        return
-    folder.mkdir()
-    address = f"unix://{folder}/socket"
-    command = ["/usr/sbin/dockerd", "--iptables=false", "--bridge=none", f"--host={address}", f"--pidfile={folder}/pid"]
-    command += [f"--data-root={folder}/data", f"--exec-root={folder}/exec"]
-    with (folder / "log").open("wb") as log:
-        daemon = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        for _ in range(100):
-            if Path(f"{folder}/socket").exists():
-                break
-            time.sleep(0.1)
-        yield address
-    finally:
-        daemon.send_signal(signal.SIGTERM)
-        daemon.wait()
-        subprocess.run(["umount", "-q", "-R", f"{folder}/data"], check=False)
-
-
-def builders(folder: Path, docker_host: str | None) -> dict[str, tuple[Build, dict[str, str]]]:
-    """Return for each builder its command line and its environment."""
-    plain = {**os.environ, "LAMINA_ROOT": str(folder / "lamina")}
-    found: dict[str, tuple[Build, dict[str, str]]] = {
-        "lamina": (lambda c, more: [sys.executable, "-m", "lamina", "build", "-q", "-t", TAG, *more, str(c)], plain)
-    }
-    if docker_host:
-        env = {**os.environ, "DOCKER_HOST": docker_host, "DOCKER_BUILDKIT": "1"}
-        found["dockerd"] = (
-            lambda c, more: ["/usr/bin/docker", "build", "-q", "--network=host", "-t", TAG, *more, str(c)],
-            env,
-        )
-    if shutil.which("buildah"):
-        storage = ["--root", str(folder / "buildah"), "--runroot", str(folder / "buildah-run")]
-        bud = ["buildah", *storage, "bud", "-q", "--layers", "--isolation=chroot", "--network=host", "-t", TAG]
-        found["buildah"] = (lambda c, more: [*bud, *more, str(c)], dict(os.environ))
-    return found
+from support.registry import running_registry  # noqa: E402
 
 
 class Bench:
     """Times one row after the other and prints them."""
 
-    def __init__(self, tools: dict[str, tuple[Build, dict[str, str]]], rounds: int) -> None:
-        self.tools, self.rounds = tools, rounds
+    def __init__(self, tools: list[Peer], folder: Path, rounds: int) -> None:
+        self.tools, self.folder, self.rounds = tools, folder, rounds
 
     def row(
-        self, name: str, context: Path, before: Callable[[], object] = lambda: None, more: list[str] | None = None
+        self,
+        name: str,
+        context: Path,
+        before: Callable[[Peer], object] = lambda _peer: None,
+        *,
+        cold: bool = False,
+        output: str = STORE,
+        extra: Callable[[Peer], list[str]] = lambda _peer: [],
+        tools: list[Peer] | None = None,
     ) -> None:
-        """Time one kind of build with every tool, in turns, after one round that does not count."""
-        taken: dict[str, list[float]] = {tool: [] for tool in self.tools}
+        """Time one kind of build with every tool that can do it, in turns, after one round that does not count."""
+        able = [tool for tool in (tools or self.tools) if output in tool.commands]
+        taken: dict[str, list[float]] = {tool.name: [] for tool in able}
         for turn in range(self.rounds + 1):
-            for tool, (command, env) in self.tools.items():
-                before()
+            for tool in able:
+                before(tool)
+                words = [*extra(tool), *([tool.no_cache] if cold else [])]
                 began = time.monotonic()
-                done = subprocess.run(command(context, more or []), env=env, capture_output=True, check=False)
-                if done.returncode:
-                    print(f"  {tool}: {done.stderr.decode()[-300:]}", file=sys.stderr)
-                elif turn:
-                    taken[tool].append(time.monotonic() - began)
-        ours = statistics.median(taken["lamina"]) if taken["lamina"] else float("nan")
-        cells = [f"lamina {ours:7.3f} s"]
-        for tool, times in taken.items():
-            if tool != "lamina" and times:
-                theirs = statistics.median(times)
-                cells.append(f"{tool} {theirs:7.3f} s ({ours / theirs:5.2f}x)")
-        print(f"{name:40s} " + "   ".join(cells), flush=True)
+                if tool.build(context, output, self.folder / "out.tar", words) and turn:
+                    taken[tool.name].append(time.monotonic() - began)
+        show(name, taken)
+
+
+def show(name: str, taken: dict[str, list[float]]) -> None:
+    """Print one row."""
+    ours = statistics.median(taken["lamina"]) if taken["lamina"] else float("nan")
+    cells = [f"lamina {ours:7.3f} s"]
+    for tool, times in taken.items():
+        if tool != "lamina" and times:
+            theirs = statistics.median(times)
+            cells.append(f"{tool} {theirs:7.3f} s ({ours / theirs:5.2f}x)")
+    print(f"{name:42s} " + "   ".join(cells), flush=True)
 
 
 def fill(folder: Path, files: int, low: int, high: int) -> Path:
@@ -116,37 +81,54 @@ def fill(folder: Path, files: int, low: int, high: int) -> Path:
     return folder
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-n", "--rounds", type=int, default=3, help="counted runs of each tool and row")
-    rounds = parser.parse_args().rounds
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="lamina-bench-", dir=memory) as temporary:
-        folder = Path(temporary)
-        with dockerd(folder / "docker") as host:
-            bench = Bench(builders(folder, host), rounds)
-            run_rows(bench, folder)
-    return 0
+def touch(folder: Path) -> Callable[[Peer], object]:
+    """Return what changes one file."""
+    return lambda _peer: (folder / "d1" / "f101").write_text(str(time.time()))
 
 
-def run_rows(bench: Bench, folder: Path) -> None:
-    """Make the contexts and time every row."""
+def steps(bench: Bench, folder: Path) -> None:
+    """Cached and small steps."""
     ten = busybox_context(folder / "ten", "FROM base\n" + "".join(f"RUN echo {n} > /{n}\n" for n in range(8)))
     bench.row("10 steps, nothing changed", ten)
+    thirty = busybox_context(folder / "steps", "FROM base\n" + "".join(f"RUN echo {n} > /{n}\n" for n in range(30)))
+    bench.row("30 RUN steps", thirty, cold=True)
 
+
+def stages(bench: Bench, folder: Path) -> None:
+    """Many stages, and many vertices with nothing changed."""
+    text = "".join(f"FROM base AS s{n}\nRUN echo {n} > /{n}\n" for n in range(200))
+    text += "FROM base\n" + "".join(f"COPY --from=s{n} /{n} /\n" for n in range(100))
+    many = busybox_context(folder / "stages", text.replace("FROM base\nCOPY", "FROM base\nCOPY", 1))
+    bench.row("100 independent stages: cold", many, cold=True)
+    bench.row("100 independent stages: nothing changed", many)
+
+
+def contexts(bench: Bench, folder: Path) -> None:
+    """Files in, files changed."""
     many = fill(folder / "many", 2000, 1000, 20_000)
     (many / "Dockerfile").write_text("FROM scratch\nCOPY . /src\n")
-    bench.row("1 file of 2,000 changed", many, lambda: (many / "d1" / "f101").write_text(str(time.time())))
-
-    steps = busybox_context(folder / "steps", "FROM base\n" + "".join(f"RUN echo {n} > /{n}\n" for n in range(30)))
-    bench.row("30 RUN steps", steps, more=["--no-cache"])
-
+    bench.row("1 file of 2,000 changed", many, touch(many))
     big = fill(folder / "big", 20_000, 1000, 60_000)
     (big / "Dockerfile").write_text("FROM scratch\nCOPY . /src\n")
-    bench.row("context of 20,000 files: cold", big, more=["--no-cache"])
+    bench.row("context of 20,000 files: cold", big, cold=True)
     bench.row("context of 20,000 files: unchanged", big)
-    bench.row("context of 20,000 files: one changed", big, lambda: (big / "d1" / "f101").write_text(str(time.time())))
+    bench.row("context of 20,000 files: one changed", big, touch(big))
 
+
+def files(bench: Bench, folder: Path) -> None:
+    """Steps that make many files, and files from stage to stage."""
+    making = (
+        "RUN mkdir /f && cd /f && for d in $(seq 500); do mkdir $d; for n in $(seq 100); do echo $n > $d/$n; done; done"
+    )
+    made = busybox_context(folder / "made", f"FROM base\n{making}\n")
+    bench.row("RUN that makes 50,000 files", made, cold=True)
+    moved = fill(folder / "moved" / "src", 10_000, 1000, 104_000).parent
+    (moved / "Dockerfile").write_text("FROM scratch AS a\nCOPY src /src\nFROM scratch\nCOPY --from=a /src /dst\n")
+    bench.row("500 MiB in 10,000 files, stage to stage", moved, cold=True)
+
+
+def archives(bench: Bench, folder: Path) -> None:
+    """A large layer, written out."""
     layer = folder / "layer"
     layer.mkdir()
     with (layer / "blob").open("wb") as file:
@@ -155,10 +137,53 @@ def run_rows(bench: Bench, folder: Path) -> None:
             file.truncate((number + 1) << 20)
             file.seek((number + 1) << 20)
     (layer / "Dockerfile").write_text("FROM scratch\nCOPY blob /\n")
-    bench.tools = {"lamina": bench.tools["lamina"]}
-    bench.row(
-        "1 GiB layer to OCI archive (gzip)", layer, more=["--no-cache", "-o", f"type=oci,dest={folder / 'o.tar'}"]
-    )
+    bench.row("1 GiB layer to OCI archive (gzip)", layer, cold=True, output=ARCHIVE)
+
+
+def caches(bench: Bench, folder: Path) -> None:
+    """A registry cache written and read, by those that have one; and what it came to in bytes."""
+    import subprocess
+
+    with running_registry(_made(folder / "registry")) as registry:
+        able = [tool for tool in bench.tools if tool.cache_to]
+        text = "FROM base AS a\nRUN dd if=/dev/urandom of=/a bs=1M count=50\n"
+        text += "FROM base\nCOPY --from=a /a /a\n" + "".join(f"RUN echo {n} > /{n}\n" for n in range(20))
+        context = busybox_context(folder / "cached", text)
+
+        def refs(words: list[str], tool: Peer) -> list[str]:
+            return [word.format(ref=f"{registry}/{tool.name}:cache") for word in words]
+
+        def forget(tool: Peer) -> None:
+            subprocess.run(tool.forget, capture_output=True, check=False)
+
+        export = lambda tool: refs(tool.cache_to, tool)  # noqa: E731
+        import_ = lambda tool: refs(tool.cache_from, tool)  # noqa: E731
+        bench.row("registry cache: build and export, 100 MiB", context, cold=True, extra=export, tools=able)
+        bench.row("registry cache: import to an archive", context, forget, extra=import_, output=ARCHIVE, tools=able)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+ROWS = {row.__name__: row for row in (steps, stages, contexts, files, archives, caches)}
+
+
+def main() -> int:
+    """Run the rows that were named, all by default."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("-n", "--rounds", type=int, default=3, help="counted runs of each tool and row")
+    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], help="groups of rows (default: all)")
+    arguments = parser.parse_args()
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="lamina-bench-", dir=memory) as temporary:
+        folder = Path(temporary)
+        with peers(folder) as tools:
+            bench = Bench(tools, folder, arguments.rounds)
+            for name in arguments.rows or ROWS:
+                ROWS[name](bench, folder)
+    return 0
 
 
 if __name__ == "__main__":

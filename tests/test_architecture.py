@@ -10,7 +10,7 @@ RANKS = {
     "oci": 1, "rooted": 1, "elf": 1, "patterns": 1, "session": 1, "git_url": 1, "csvline": 1,
     "llb": 2, "solver": 2, "store": 2, "state": 2, "layer": 2, "registry": 2,
     "dockerfile": 3, "snapshot": 3, "executor": 3, "image": 3,
-    "source": 4, "cache": 4, "checks": 4,
+    "source": 4, "cache": 4, "checks": 4, "history": 4,
     "ops": 5, "exporter": 5,
     "engine": 6,
     "cli": 7,

@@ -15,7 +15,10 @@ from lamina.errors import SourceRange
 
 @dataclass(frozen=True, slots=True)
 class VertexEvent:
-    """State of one vertex; emitted again whenever it changes. The latest one for a digest is the truth."""
+    """State of one vertex; emitted again whenever it changes. The latest one for a digest is the truth.
+
+    `reason` is a sentence that tells why it was not found in the cache, "" where it was or nobody asked.
+    """
 
     digest: str
     name: str
@@ -25,6 +28,7 @@ class VertexEvent:
     cached: bool = False
     error: str = ""
     source: SourceRange | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from executor_fixtures import Bench, make_root, mount
 
+from lamina.executor.cdi import DeviceNode
 from lamina.executor.executor import Executor
 from lamina.executor.names import hosts_file
 from lamina.executor.runtime import find_runtime
@@ -45,6 +46,8 @@ def main() -> None:
         facts["none"] = sh("ls /sys/class/net", network="none")
         facts["host"] = sh("ls /sys/class/net | grep -c .", network="host")
         facts["failing"] = sh("exit 9")
+        zero = DeviceNode("/dev/lamina/zero", "/dev/zero", "c", 1, 5, 0o666, "", 0, 0)
+        facts["device"] = sh("head -c 3 /dev/lamina/zero | wc -c; stat -c %t:%T /dev/lamina/zero", devices=(zero,))
         if full:
             facts["other"] = (
                 sh(

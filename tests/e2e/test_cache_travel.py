@@ -221,6 +221,19 @@ def test_an_image_holds_its_cache(context, machine, registry) -> None:
     assert not any("/base" in name for name in ran(done.stderr))
 
 
+def test_a_pushed_image_of_cached_layers_does_not_come_here(context, machine, registry) -> None:
+    """C10, B19: layers are lent from the cache's repository to the image's, on the registry."""
+    cache = f"type=registry,ref={registry}/app:cache"
+    machine("a").build(context, "-t", "app", "--cache-to", cache + ",mode=max")
+    b, c = machine("b"), machine("c")
+    done = b.build(context, "-t", f"{registry}/other/app", "--push", "--cache-from", cache)
+    c("pull", f"{registry}/other/app")
+
+    assert ran(done.stderr) == []
+    assert sum(path.stat().st_size for path in (b.root / "oci" / "blobs" / "sha256").iterdir()) < 50_000
+    assert c("run", f"{registry}/other/app", "cat", "/base").stdout == "base\n"
+
+
 def test_several_sources_and_targets(context, machine, registry, tmp_path) -> None:
     """D8: every target is written, every source asked."""
     machine("a").build(

@@ -16,8 +16,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root for the store's trees"),
 ]
 
-BAD = "FROM scratch as base\nCOPY app /app\nCMD /app\n"
-GOOD = 'FROM scratch AS base\nCOPY app /app\nCMD ["/app"]\n'
+BAD = "FROM scratch as base\nCOPY app /app\nUSER 7\nCMD /app\n"
+GOOD = 'FROM scratch AS base\nCOPY app /app\nUSER 7\nCMD ["/app"]\n'
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ class TestAlone:
         assert done.returncode == 1
         assert "Dockerfile checked: 2 warnings" in done.stdout
         assert "WARNING: JSONArgsRecommended - https://" in done.stdout
-        assert "   3 | >>> CMD /app" in done.stdout
+        assert "   4 | >>> CMD /app" in done.stdout
         assert lamina("images", "-q").stdout == ""
 
     def test_a_clean_file_passes(self, lamina: Lamina, context: Path) -> None:
@@ -100,8 +100,8 @@ class TestFix:
 
         assert (context / "Dockerfile").read_text() == GOOD
         assert done.stdout == (
-            "--- Dockerfile\n+++ Dockerfile\n@@ -1,3 +1,3 @@\n-FROM scratch as base\n+FROM scratch AS base\n"
-            ' COPY app /app\n-CMD /app\n+CMD ["/app"]\n'
+            "--- Dockerfile\n+++ Dockerfile\n@@ -1,4 +1,4 @@\n-FROM scratch as base\n+FROM scratch AS base\n"
+            ' COPY app /app\n USER 7\n-CMD /app\n+CMD ["/app"]\n'
             "2 findings mended in Dockerfile\n\nDockerfile checked: nothing found\n"
         )
         assert lamina("build", "--check", "--fix", context).stdout.startswith("nothing that --fix could mend\n")
@@ -112,7 +112,7 @@ class TestFix:
         done = lamina("build", "--check", "--fix=diff", context, check=False)
 
         assert done.returncode == 1
-        assert done.stdout.startswith("--- Dockerfile\n+++ Dockerfile\n@@ -1,3 +1,3 @@\n")
+        assert done.stdout.startswith("--- Dockerfile\n+++ Dockerfile\n@@ -1,4 +1,4 @@\n")
         assert done.stdout.endswith("2 findings can be mended in Dockerfile; --fix does it\n")
         assert (context / "Dockerfile").read_text() == BAD
 
@@ -169,8 +169,8 @@ class TestBesideABuild:
 
         assert " - JSONArgsRecommended: CMD in shell form" in end
         assert " - ShellMissing: CMD is written in shell form but the image has no /bin/sh" in end
-        assert "(Dockerfile:3)" in end
-        assert "3 | CMD /app" in end
+        assert "(Dockerfile:4)" in end
+        assert "4 | CMD /app" in end
         assert "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/" in end
 
     def test_a_fully_cached_build_repeats_them(self, lamina: Lamina, context: Path) -> None:

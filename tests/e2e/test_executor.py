@@ -13,7 +13,7 @@ import pytest
 
 from e2e.executor_fixtures import OLD, Bench, mount, open_bench, require
 from lamina.cancel import Cancel
-from lamina.errors import CancelledError, MachineError
+from lamina.errors import CancelledError, InputError, MachineError
 from lamina.executor.names import hosts_file
 from lamina.executor.step import Rootfs, StepMount, Ulimit
 
@@ -325,7 +325,7 @@ def test_a_mount_point_hidden_by_an_old_upper_is_refused(bench: Bench) -> None:
     """A stub cannot show through a deletion above it; making it in the upper would leave it in the layer."""
     bench.sh("rm -r /var")
 
-    with pytest.raises(MachineError, match="empty"):
+    with pytest.raises(InputError, match="empty"):
         bench.run("true", mounts=(mount("/var/z", "tmpfs"),))
 
     assert bench.written() == ["var"]
@@ -347,7 +347,7 @@ def test_stub_of_a_link_target_that_does_not_exist(bench: Bench, tmp_path: Path)
 )
 def test_a_mount_that_does_not_fit_its_target_is_refused(bench: Bench, target: str, kind: str) -> None:
     """Said by us in our words, before the runtime starts."""
-    with pytest.raises(MachineError, match="mount"):
+    with pytest.raises(InputError, match="mount"):
         bench.run("true", mounts=(mount(target, kind),))
 
 
@@ -474,7 +474,7 @@ def test_a_link_in_a_cache_does_not_lead_a_mount_into_the_layer(bench: Bench) ->
     cache = bench.new_dir("cache")
     (cache / "out").symlink_to("/data/planted")
 
-    with pytest.raises(MachineError, match="link"):
+    with pytest.raises(InputError, match="link"):
         bench.run("true", mounts=(mount("/c", "bind", source=str(cache)), mount("/c/out/x", "tmpfs")))
 
     assert bench.written() == []

@@ -100,6 +100,7 @@ def check_facts(facts: dict[str, object]) -> None:
     assert facts["none"] == "lo\n"
     assert int(str(facts["host"])) == len(os.listdir("/sys/class/net"))
     assert facts["failing"] == "exit 9: "
+    assert facts["device"] == "3\n1:5\n"
 
 
 @pytest.mark.parametrize("runtime", ["crun", "runc"])

@@ -2,7 +2,8 @@
 
 `golden/checks/corpus.txt` holds the cases: `=== NAME`, the Dockerfile, and at its end options in braces:
 `{ignore=PATTERN|PATTERN}`, `{arg=NAME=VALUE}`, `{target=NAME}`. `golden/checks/findings.txt` holds one line a case:
-`NAME: RULE LINE, RULE LINE, ...`, sorted, of BuildKit's rules.
+`NAME: RULE LINE, RULE LINE, ...`, sorted, of BuildKit's rules. `golden/checks/buildkit.json` holds what a BuildKit
+found (`golden/checks/make.py` asks it), `golden/checks/differences.json` what we find otherwise, and why.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from support.golden import GOLDEN
 
 _OPTION = re.compile(r"^\{(ignore|arg|target)=(.*)\}\n", re.MULTILINE)
 CORPUS, FINDINGS = GOLDEN / "checks" / "corpus.txt", GOLDEN / "checks" / "findings.txt"
+BUILDKIT, DIFFERENCES = GOLDEN / "checks" / "buildkit.json", GOLDEN / "checks" / "differences.json"
 
 
 @dataclass(frozen=True, slots=True)

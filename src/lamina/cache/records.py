@@ -77,6 +77,7 @@ class Records:
             connection.executemany(
                 "INSERT INTO result VALUES (?, ?, ?)", [(node, i, r.layer) for i, r in enumerate(results)]
             )
+            connection.execute("DELETE FROM pruned WHERE canon = ?", (canon,))
             for key in dict.fromkeys([*keys, canon]):
                 connection.execute("INSERT OR REPLACE INTO key VALUES (?, ?)", (key, node))
 

@@ -128,7 +128,7 @@ class TravelCache:
             parts=record.parts,
             seconds=record.seconds,
         )
-        return Hit(tuple(results), record.canon, record.seconds)
+        return Hit(tuple(results), record.canon, record.seconds, source.spec.shown())
 
     def _add_chain(self, source: CacheSource, document: Document, number: int) -> int | None:
         """Return the top row of a chain, noting layers that are not known yet."""

@@ -5,10 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import ModuleType
 
-from lamina.checks.rules import casing, commands, context, descriptions, platforms, ports, secrets, stages, variables
+from lamina.checks.rules import (
+    bases,
+    casing,
+    commands,
+    context,
+    descriptions,
+    packages,
+    platforms,
+    ports,
+    secrets,
+    shipping,
+    stages,
+    variables,
+)
 from lamina.checks.values import Rule
 
-THEMES = (casing, stages, variables, platforms, commands, ports, secrets, context, descriptions)
+THEMES = (
+    casing,
+    stages,
+    variables,
+    platforms,
+    commands,
+    ports,
+    secrets,
+    context,
+    descriptions,
+    bases,
+    packages,
+    shipping,
+)
 
 
 def rules_of(module: ModuleType) -> Iterator[Rule]:

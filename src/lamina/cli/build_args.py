@@ -29,7 +29,7 @@ _NOT_YET = {
     "cpus": "--cpus (limits per step)",
     "security_opt": "--security-opt",
 }
-_ENTITLEMENTS = ("network.host", "security.insecure")
+_ENTITLEMENTS = ("network.host", "security.insecure", "device")
 _FLAGS_NOT_YET = ("squash",)
 _ULIMITS = {
     *("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue"),
@@ -46,6 +46,7 @@ _BOOLEANS = (
     "provenance",
     "sbom",
     "check",
+    "explain",
     "fix",
     "exact-modes",
     *_FLAGS_NOT_YET,
@@ -63,12 +64,16 @@ class Request:
         context: PATH as given, "-" for standard input.
         file: `--file` as given, "" when absent.
         progress: one of `PROGRESS`.
+        explain: say below each step that runs why it was not in the cache.
         iidfile, metadata_file: files to write, "" for none.
         call: what to do instead of building, None to build.
         fix: what becomes of findings that can be mended: "" nothing, "diff" shows how, "write" does it.
     """
 
-    __slots__ = ("call", "context", "file", "fix", "iidfile", "metadata_file", "options", "progress", "secrets", "ssh")
+    __slots__ = (
+        *("call", "context", "explain", "file", "fix", "iidfile", "metadata_file"),
+        *("options", "progress", "secrets", "ssh"),
+    )
 
     def __init__(self, args: Namespace, environ: Mapping[str, str]) -> None:
         _refuse_not_yet(args)
@@ -81,6 +86,7 @@ class Request:
         self.iidfile: str = args.iidfile
         self.metadata_file: str = args.metadata_file
         self.progress = _progress(args, environ)
+        self.explain: bool = args.explain
         self.secrets = dict(parse_secret(text, environ) for text in args.secret)
         self.ssh = dict(parse_ssh(text, environ) for text in args.ssh)
         self.options = _options(args, environ)
@@ -123,7 +129,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     _many(parser, "--ulimit", "NAME=SOFT[:HARD]", "limit for RUN steps")
     add("--hostname", default="", metavar="NAME", help="host name in RUN steps")
     add("--cgroup-parent", default="", metavar="PATH", help="control group in which those of RUN steps are made")
-    _many(parser, "--allow", "ENTITLEMENT", "let steps have more: security.insecure, network.host")
+    _many(parser, "--allow", "ENTITLEMENT", "let steps have more: security.insecure, network.host, device[=NAME]")
+    _many(parser, "--cdi-dir", "DIR", "directory that describes devices (CDI), instead of /etc/cdi and its like")
     text = "secret that RUN --mount=type=secret may read; with fingerprint=true a changed one runs its steps again"
     _many(parser, "--secret", "id=ID[,src=FILE|env=VAR][,fingerprint=BOOL]", text)
     add("--secret-key", default="", metavar="FILE", help="key for fingerprints of secrets, for machines that share one")
@@ -136,6 +143,20 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--ca", default="", choices=["", "host"], help="host: RUN steps trust what this host trusts, tracelessly")
     add("-j", "--jobs", type=int, default=0, metavar="N", help="how many steps run at once")
     _add_output(parser)
+    add(
+        "--explain",
+        type=_boolean,
+        default=False,
+        metavar="BOOL",
+        help="say why each step that runs was not cached",
+    )
+    add(
+        "--expect-cached",
+        action="append",
+        default=[],
+        metavar="[STEP]",
+        help="fail when a step (with STEP in its name; without, any) is not in the cache, before it runs",
+    )
     add("--check", type=_boolean, default=False, metavar="BOOL", help="only check the Dockerfile: --call=check")
     add(
         "--fix",
@@ -161,6 +182,8 @@ def prepare(words: list[str]) -> list[str]:
             return found + words[index:]
         if word == "-q":
             word = "--quiet"
+        if word == "--expect-cached":
+            word = "--expect-cached="  # bare: every step; a word behind it is the context
         found.append(f"{word}=true" if word.startswith("--") and word[2:] in _BOOLEANS else word)
     return found
 
@@ -259,11 +282,14 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "cache_to": args.cache_to,
         "ca": args.ca,
         "allow": parse_allow(args.allow),
+        "cdi_dirs": [_directory(path, "--cdi-dir") for path in args.cdi_dir],
         "cgroup_parent": args.cgroup_parent,
         "exact_modes": args.exact_modes,
         "counted_secrets": counted_secrets(args.secret, environ),
         "secret_key": os.path.abspath(args.secret_key) if args.secret_key else "",
         "source_date_epoch": parse_epoch(_epoch(args, environ)),
+        "origin": "",
+        "expect_cached": args.expect_cached,
     }
 
 
@@ -274,16 +300,19 @@ def _epoch(args: Namespace, environ: Mapping[str, str]) -> str:
 
 
 def parse_allow(texts: Iterable[str]) -> list[str]:
-    """Return the entitlements that `--allow` grants."""
-    found = sorted(set(_comma_list(texts)))
-    for name in found:
-        if name == "device" or name.startswith("device="):
-            raise NotYetError(f"--allow {name} (devices)")
-        if name not in _ENTITLEMENTS:
+    """Return the entitlements that `--allow` grants; the alias of a device is kept with it: `device=A,alias=B`."""
+    found: list[str] = []
+    for name in _comma_list(texts):
+        if name.startswith("alias=") and found and found[-1].startswith("device=") and "," not in found[-1]:
+            found[-1] += f",{name}"
+        elif name in _ENTITLEMENTS or (name.startswith("device=") and name != "device="):
+            found.append(name)
+        else:
             raise InputError(
-                f"--allow {name!r} is no entitlement that is known", hint=f"one of {', '.join(_ENTITLEMENTS)}"
+                f"--allow {name!r} is no entitlement that is known",
+                hint=f"one of {', '.join(_ENTITLEMENTS)}, device=NAME, device=NAME,alias=OTHER",
             )
-    return found
+    return sorted(set(found))
 
 
 def _call(text: str) -> Call | None:
@@ -336,6 +365,13 @@ def _pairs(texts: Iterable[str], option: str) -> dict[str, str]:
 
 def _comma_list(texts: Iterable[str]) -> list[str]:
     return [word.strip() for text in texts for word in text.split(",") if word.strip()]
+
+
+def _directory(path: str, option: str) -> str:
+    """Return the absolute path of a directory that an option names."""
+    if not os.path.isdir(path):
+        raise InputError(f"{option} {path!r} is no directory", hint="name one with .json or .yaml files in it")
+    return os.path.abspath(path)
 
 
 def _build_contexts(texts: Iterable[str]) -> dict[str, str]:

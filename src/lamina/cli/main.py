@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 VERBS = {
     "build": "build an image from a Dockerfile",
+    "plan": "say what a build would run, and how long that took last time",
+    "why": "say why steps of a build were not in the cache",
     "context": "list what a build can see of its context, and which rule kept or dropped it",
     "run": "run a command in an image, to try it",
     "images": "list the images in the store",
@@ -25,10 +27,11 @@ VERBS = {
     "push": "upload an image to a registry",
     "save": "write images to a tar archive",
     "load": "read images from a tar archive or an OCI layout",
-    "history": "show the layers of an image and what made them",
+    "history": "show records of builds (ls, show, logs, export, rm), or the layers of an image",
     "inspect": "show an image's config and manifest as JSON",
     "du": "show what takes up disk space",
     "prune": "remove cached results that nothing needs",
+    "cache": "look after cache mounts: `cache mount ls|export|import|rm`",
     "store": "look after the store: `store check`",
     "doctor": "say what this machine offers for builds, and how to mend what is missing",
     "version": "print the version",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def add_format(parser: ArgumentParser, default: str = "table") -> None:
     """Declare `--format`."""
-    parser.add_argument("--format", choices=["table", "json"], default=default, help="a table for people, or JSON")
+    parser.add_argument("--format", choices=[default, "json"], default=default, help=f"{default} for people, or JSON")
 
 
 def print_json(value: Any) -> None:

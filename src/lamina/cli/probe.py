@@ -11,13 +11,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.engine.options import Environment
 from lamina.errors import Error
 
+_DEVICES_SHOWN = 6
 _SINGLE = "steps can only run as root"
 _TRY_OVERLAY = """
 import os, sys
@@ -57,8 +58,8 @@ class Finding:
         return {"status": self.mark, "what": self.what, "found": self.found, "mend": self.mend}
 
 
-def probe_machine(environment: Environment) -> list[Finding]:
-    """Return what was found, in the order people read it."""
+def probe_machine(environment: Environment, cdi_dirs: Sequence[str] = ()) -> list[Finding]:
+    """Return what was found, in the order people read it; devices are looked up in `cdi_dirs`, or the usual places."""
     probes: list[Callable[[Environment], Finding]] = [
         _runtime,
         _kernel,
@@ -68,7 +69,21 @@ def probe_machine(environment: Environment) -> list[Finding]:
         _seccomp,
         _disk,
     ]
-    return [probe(environment) for probe in probes]
+    return [*(probe(environment) for probe in probes), *_devices(cdi_dirs)]
+
+
+def _devices(dirs: Sequence[str]) -> list[Finding]:
+    """What `RUN --device` can ask for; nothing is said where nobody describes devices."""
+    from lamina.executor.cdi_registry import DEFAULT_DIRS, CdiRegistry
+
+    registry = CdiRegistry(dirs or DEFAULT_DIRS)
+    names, problems = registry.names, registry.problems
+    if not names and not problems:
+        return []
+    shown = ", ".join(names[:_DEVICES_SHOWN]) + (
+        f" and {len(names) - _DEVICES_SHOWN} more" * (len(names) > _DEVICES_SHOWN)
+    )
+    return [Finding("note" if problems else "ok", "devices (CDI)", shown or "none", problems[0] if problems else "")]
 
 
 def _runtime(environment: Environment) -> Finding:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from lamina.dockerfile.blanks import BLANKS
+from lamina.dockerfile.devices import parse_device
 from lamina.dockerfile.durations import parse_duration
 from lamina.dockerfile.flags import LIST, SWITCH, TEXT, Flags
 from lamina.dockerfile.heredocs import heredoc_of_word
@@ -192,7 +193,7 @@ def run(request: Request) -> Run:
         mounts=flags.texts("mount"),
         network=network,
         security=security,
-        devices=flags.texts("device"),
+        devices=tuple(map(parse_device, flags.texts("device"))),
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamina.dockerfile import instructions as ins
 from lamina.dockerfile.durations import format_duration
+from lamina.dockerfile.suggest import did_you_mean
 from lamina.errors import InputError, SourceRange
 
 if TYPE_CHECKING:
@@ -101,9 +102,16 @@ def convert_stopsignal(item: ins.StopSignal, state: StageState) -> None:
     signal = state.expand(item.signal, item.source)
     known = 0 < int(signal) <= 64 if signal.isdecimal() else _SIGNAL.match(signal) and _is_signal(signal)
     if not known:
-        raise InputError(f"there is no signal {signal!r}", source=item.source, hint="for example SIGTERM, SIGQUIT or 9")
+        hint = did_you_mean(signal, _signals(), otherwise="for example SIGTERM, SIGQUIT or 9")
+        raise InputError(f"there is no signal {signal!r}", source=item.source, hint=hint)
     state.config["StopSignal"] = signal
     state.history(f"STOPSIGNAL {signal}", layer=False)
+
+
+def _signals() -> list[str]:
+    import signal
+
+    return [found.name for found in signal.Signals]
 
 
 def _is_signal(text: str) -> bool:
@@ -204,5 +212,8 @@ def expand_ports(text: str, source: SourceRange) -> list[str]:
     last = last if dash else first
     digits = first.isdecimal() and last.isdecimal() and len(first) <= 5 and len(last) <= 5
     if not digits or not 0 <= int(first) <= int(last) <= 65535 or protocol not in _PROTOCOLS:
-        raise InputError(f"EXPOSE: {text!r} is not a port", source=source, hint="write 80, 80/udp or 8000-8010")
+        hint = "write 80, 80/udp or 8000-8010"
+        if digits and int(first) > int(last):
+            hint = f"the range goes backwards: write {last}-{first}"
+        raise InputError(f"EXPOSE: {text!r} is not a port", source=source, hint=hint)
     return [f"{number}/{protocol}" for number in range(int(first), int(last) + 1)]

@@ -88,7 +88,8 @@ def _expanded(item: ins.Copy | ins.Add, state: StageState) -> _Given:
             hint=f"write {given.dest}/",
         )
     if checksum and len(given.sources) != 1:
-        raise InputError("--checksum is for a single source", source=source, hint="write one ADD for each")
+        hint = "write an ADD of its own for each source"
+        raise InputError("--checksum is for a single source", source=source, hint=hint)
     return given
 
 
@@ -138,10 +139,11 @@ def _add_source(actions: _Actions, text: str, given: _Given, state: StageState, 
         actions.copy(origin, _dressed(copy, given, actions))
         return
     if given.checksum or (isinstance(item, ins.Add) and item.keep_git_dir is not None):
+        flag, what = ("--checksum", "a URL") if given.checksum else ("--keep-git-dir", "a git repository")
         raise InputError(
-            "--checksum and --keep-git-dir are for remote sources",
+            f"{flag} is for {what}, but {text!r} comes from the build context",
             source=given.source,
-            hint="remove them, or name a URL",
+            hint=f"remove the flag, or name {what}",
         )
     from_ = item.from_ if isinstance(item, ins.Copy) else ""
     if from_:
@@ -168,7 +170,8 @@ def _is_url(text: str) -> bool:
 def _download(url: str, item: ins.Add, given: _Given, state: StageState, title: str) -> tuple[Node, pb.FileActionCopy]:
     """Return the vertex of a download, and what copies its one file."""
     if item.keep_git_dir is not None:
-        raise InputError("--keep-git-dir is for git repositories", source=given.source, hint="their URLs end in .git")
+        hint = "remove the flag; the URL of a repository ends in .git"
+        raise InputError("--keep-git-dir is for git repositories", source=given.source, hint=hint)
     name = posixpath.basename(urlsplit(url).path.rstrip("/")) or "__unnamed__"
     op = pb.Op(source=pb.SourceOp(identifier=url, attrs={"http.filename": name}))
     if given.checksum:

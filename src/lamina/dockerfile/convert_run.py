@@ -10,7 +10,7 @@ from lamina.dockerfile.convert_config import DEFAULT_SHELL, command_line
 from lamina.dockerfile.convert_sources import platform_pb
 from lamina.dockerfile.graph import Node, inputs_of
 from lamina.dockerfile.mounts import parse_mount
-from lamina.errors import InputError, NotYetError, SourceRange
+from lamina.errors import InputError, SourceRange
 from lamina.llb.pb import ops_pb2 as pb
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ _SCRIPTS = "/dev/pipes/"
 def convert_run(item: ins.Run, state: StageState) -> None:
     """Carry out RUN."""
     source, options = item.source, state.conversion.options
-    if item.devices:
-        raise NotYetError("RUN --device", source=source)
     builder = _Builder(state, source)
     args = _arguments(item, state, builder)
     for text in item.mounts:
@@ -40,9 +38,11 @@ def convert_run(item: ins.Run, state: StageState) -> None:
         network=_NETWORKS[item.network or options.network],
         security=pb.INSECURE if item.security == "insecure" else pb.SANDBOX,
         secretenv=builder.secret_env,
+        cdiDevices=[pb.CDIDevice(name=device.name, optional=not device.required) for device in item.devices],
     )
     op = pb.Op(inputs=inputs_of(builder.nodes), exec=exec_op, platform=platform_pb(state.platform))
-    state.add(op, state.title(f"RUN {item.original.partition(' ')[2].strip() or ' '.join(args)}"), source)
+    title = state.title(f"RUN {item.original.partition(' ')[2].strip() or ' '.join(args)}")
+    state.add(op, title, source, build_args=tuple(state.declared))
     shown = [f"{name}={state.variables().get(name, value)}" for name, value in state.declared.items()]
     declared = f"|{len(shown)} {' '.join(shown)} " if shown else ""
     state.history(f"RUN {declared}{' '.join(args)} # buildkit", layer=True)
@@ -128,7 +128,14 @@ class _Builder:
     def _dest(self, mount: ins.Mount) -> str:
         if not mount.target:
             raise InputError(f"--mount=type={mount.type} needs a target", source=self._source, hint="add target=/path")
-        return self._state.absolute(mount.target).rstrip("/") or "/"
+        dest = self._state.absolute(mount.target).rstrip("/")
+        if not dest:
+            raise InputError(
+                "nothing can be mounted over the root",
+                source=self._source,
+                hint="name a directory below it: target=/src",
+            )
+        return dest
 
     def _from(self, mount: ins.Mount) -> Node | None:
         if not mount.from_:
@@ -138,12 +145,6 @@ class _Builder:
     def _bind(self, mount: ins.Mount) -> None:
         selector = posixpath.normpath("/" + mount.source)
         dest = self._dest(mount)
-        if dest == "/":
-            raise InputError(
-                "nothing can be mounted over the root",
-                source=self._source,
-                hint="name a directory below it: target=/src",
-            )
         self.mounts.append(
             pb.Mount(
                 input=self._input(self._from(mount)),
@@ -190,7 +191,7 @@ class _Builder:
     def _secret(self, mount: ins.Mount) -> None:
         secret_id = mount.id or mount.source or posixpath.basename(mount.target)
         if not secret_id:
-            raise InputError("--mount=type=secret needs an id", source=self._source)
+            raise InputError("--mount=type=secret needs an id", source=self._source, hint="write type=secret,id=NAME")
         if mount.env is not None:
             name = mount.env or secret_id
             self.secret_env.append(pb.SecretEnv(ID=secret_id, name=name, optional=not mount.required))

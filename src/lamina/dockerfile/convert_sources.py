@@ -83,7 +83,10 @@ class Conversion:
         """
         for needed in needed_stages(self.dockerfile, stage, self, self.stages):
             if needed.number in self._open:
-                raise circle(stage, needed)
+                found = circle(stage, needed)
+                # What the file itself says was looked at before: this comes from elsewhere.
+                found.hint = "an ONBUILD of a base image asks for the stage that stands on it: use another base there"
+                raise found
             self._open.add(needed.number)
             self.stages[needed.number] = self._convert_stage(needed, self)
             self._open.remove(needed.number)
@@ -209,7 +212,8 @@ class Conversion:
             raise InputError(
                 f"there is no stage number {name}",
                 source=source,
-                hint=f"stages count from 0; this file has {len(self.dockerfile.stages)}",
+                hint=f"stages count from 0, and this file has {len(self.dockerfile.stages)}; "
+                "better give the stage a name: FROM ... AS name",
             )
         return self.image(name, platform, source, f"[{state.label}]")[0]
 

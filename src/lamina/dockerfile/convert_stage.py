@@ -15,7 +15,7 @@ from lamina.dockerfile.convert_sources import Conversion
 from lamina.dockerfile.graph import Node, inputs_of
 from lamina.dockerfile.parser import parse_instruction
 from lamina.dockerfile.stages import earlier_stage
-from lamina.errors import InputError, NotYetError, SourceRange
+from lamina.errors import InputError, SourceRange
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.oci.platform import Platform
 
@@ -147,8 +147,6 @@ class StageState:
         """Take the base's ONBUILD instructions out of the config, to run them first."""
         for text in self.config.pop("OnBuild", None) or []:
             trigger = parse_instruction(text, self.stage.base.source)
-            if isinstance(trigger, ins.Onbuild | ins.From | ins.Maintainer):
-                raise InputError(f"the base image has an ONBUILD that is not allowed: {text}", source=trigger.source)
             self.triggers.append(trigger)
             self.total += isinstance(trigger, _LAYER_MAKERS)
 
@@ -229,9 +227,10 @@ class StageState:
         """Return the stage's node; a stage without layers is an empty directory."""
         return self.node if self.node is not None else self.conversion.empty()
 
-    def add(self, op: pb.Op, name: str, source: SourceRange) -> None:
+    def add(self, op: pb.Op, name: str, source: SourceRange, *, build_args: tuple[str, ...] = ()) -> None:
         """Make the op's first output the stage's root."""
-        self.node = self.conversion.graph.add(op, name, source, ignore_cache=self.ignore_cache)
+        graph = self.conversion.graph
+        self.node = graph.add(op, name, source, ignore_cache=self.ignore_cache, build_args=build_args)
 
     def finish(self, labels: Mapping[str, str]) -> dict[str, Any]:
         """Return the image config."""
@@ -243,11 +242,8 @@ class StageState:
 
     def dispatch(self, item: ins.Instruction) -> None:
         """Carry one instruction out."""
-        handler = _HANDLERS.get(type(item))
-        if handler is None:
-            raise NotYetError(f"the instruction {item.keyword}", source=item.source)
         try:
-            handler(item, self)
+            _HANDLERS[type(item)](item, self)
         except InputError as error:
             error.source = error.source or item.source
             raise

@@ -25,14 +25,28 @@ class GraphBuilder:
         self._message = pb.Definition()
         self._message.Source.infos.add(filename=filename, data=text.encode("utf-8", "replace"), language="Dockerfile")
 
-    def add(self, op: pb.Op, name: str, source: SourceRange | None = None, *, ignore_cache: bool = False) -> Node:
-        """Add an op whose inputs were added before, and return its first output."""
+    def add(
+        self,
+        op: pb.Op,
+        name: str,
+        source: SourceRange | None = None,
+        *,
+        ignore_cache: bool = False,
+        build_args: tuple[str, ...] = (),
+    ) -> Node:
+        """Add an op whose inputs were added before, and return its first output.
+
+        Args:
+            build_args: names of the op's variables that come from ARG; told beside the op, so no key depends on it.
+        """
         data, digest = _identified(op)
         if digest not in self._ops:
             self._ops[digest] = data
             metadata = self._message.metadata[digest]
             metadata.description["llb.customname"] = name
             metadata.ignore_cache = ignore_cache
+            if build_args:
+                metadata.description["lamina.buildargs"] = ",".join(build_args)
         if source is not None and digest not in self._message.Source.locations:
             location = self._message.Source.locations[digest].locations.add(sourceIndex=0)
             lines = location.ranges.add()

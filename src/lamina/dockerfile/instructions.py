@@ -178,6 +178,19 @@ class Maintainer(Instruction):
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that a RUN asks for; see `devices.parse_device`.
+
+    Attributes:
+        name: `vendor.com/class=name`, a kind, or a class.
+        required: whether the build fails without it.
+    """
+
+    name: str
+    required: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run(Instruction):
     """`RUN [flags] COMMAND`.
@@ -187,7 +200,7 @@ class Run(Instruction):
         mounts: the values of `--mount`, in order; each goes through `mounts.parse_mount`, which expands.
         network: `default`, `none`, `host`, or "" when not given.
         security: `sandbox`, `insecure`, or "" when not given.
-        devices: the values of `--device`, in order, unparsed; expanded.
+        devices: the values of `--device`, in order; never expanded.
     """
 
     keyword: ClassVar[str] = "RUN"
@@ -196,7 +209,7 @@ class Run(Instruction):
     mounts: tuple[str, ...] = ()
     network: str = ""
     security: str = ""
-    devices: tuple[str, ...] = ()
+    devices: tuple[Device, ...] = ()
 
     @property
     def heredocs(self) -> tuple[Heredoc, ...]:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lamina.dockerfile.flag_fields import parse_boolean, split_fields
 from lamina.dockerfile.instructions import Mount
 from lamina.dockerfile.suggest import did_you_mean
 from lamina.errors import InputError, SourceRange
@@ -30,8 +31,6 @@ _KEYS = (
     *("id", "sharing", "required", "size", "mode", "uid", "gid", "env"),
 )
 _BARE = ("readonly", "readwrite", "required")
-_TRUE = ("1", "t", "T", "TRUE", "true", "True")
-_FALSE = ("0", "f", "F", "FALSE", "false", "False")
 _SIZE = re.compile(r"([0-9]+)(\.[0-9]*)?[ ]?([kmgtp]?)i?b?\Z", re.IGNORECASE)
 _UNITS = " kmgtp"
 _MAX_ID = (1 << 32) - 1
@@ -50,7 +49,7 @@ def parse_mount(text: str, source: SourceRange | None = None, expand: Callable[[
     """
     try:
         draft = _Draft()
-        for name in _split(text):
+        for name in split_fields("--mount", text):
             key, equals, value = name.partition("=")
             draft.take(key.lower(), expand(value) if equals else None)
         return draft.finish()
@@ -67,7 +66,7 @@ def check_mount(text: str) -> None:
     Raises:
         InputError: as `parse_mount`; or `from` holds a variable.
     """
-    for name in _split(text):
+    for name in split_fields("--mount", text):
         key, _, value = name.partition("=")
         if key.lower() == "from" and "$" in value[:-1]:
             raise InputError(
@@ -85,7 +84,7 @@ def mount_origin(text: str) -> str:
         InputError: the text is no comma-separated list; `check_mount` has told so before.
     """
     found = ""
-    for name in _split(text):
+    for name in split_fields("--mount", text):
         key, _, value = name.partition("=")
         if key.lower() == "from":
             found = value
@@ -117,10 +116,10 @@ class _Draft:
         elif key in ("from", "source", "target", "id", "env"):
             self.texts[key] = text
         elif key in ("readonly", "readwrite"):
-            self.readonly = _boolean(written, text) is (key == "readonly")
+            self.readonly = parse_boolean("--mount", written, text) is (key == "readonly")
         elif key == "required":
             self.only_for(key, "secret", "ssh")
-            self.required = _boolean(written, text)
+            self.required = parse_boolean("--mount", written, text)
         elif key == "size":
             self.only_for(key, "tmpfs")
             self.numbers[key] = _size(text)
@@ -170,61 +169,12 @@ class _Draft:
         )
 
 
-def _split(text: str) -> list[str]:
-    """Return the fields of one CSV record; a field in double quotes may hold commas, `""` is a quote inside it."""
-    fields: list[str] = []
-    position = 0
-    while True:
-        if text.startswith('"', position):
-            value, position = _quoted_field(text, position)
-        else:
-            end = text.find(",", position)
-            end = len(text) if end < 0 else end
-            value, position = text[position:end], end
-            if '"' in value:
-                raise InputError(f"--mount: a quote inside {value!r}", hint="put the whole KEY=VALUE in quotes")
-        fields.append(value)
-        if position >= len(text):
-            return fields
-        position += 1
-
-
-def _quoted_field(text: str, position: int) -> tuple[str, int]:
-    """Return the quoted field at `position`, and where the comma behind it stands."""
-    parts: list[str] = []
-    position += 1
-    while True:
-        end = text.find('"', position)
-        if end < 0:
-            raise InputError(f"--mount: a quote is not closed in {text[:80]!r}", hint='add the missing "')
-        parts.append(text[position:end])
-        position = end + 1
-        if not text.startswith('"', position):
-            break
-        parts.append('"')
-        position += 1
-    if position < len(text) and text[position] != ",":
-        raise InputError(
-            f"--mount: a comma is missing behind a quote in {text[:80]!r}", hint="put the whole KEY=VALUE in quotes"
-        )
-    return "".join(parts), position
-
-
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> str:
     """Return `value`, which must be among `allowed`."""
     if value not in allowed:
         hint = did_you_mean(value, allowed, otherwise=f"write {key}={allowed[0]}, or leave it out")
         raise InputError(f"--mount: {key} is one of {', '.join(allowed)}; got {value[:80]!r}", hint=hint)
     return value
-
-
-def _boolean(key: str, value: str) -> bool:
-    """Return the boolean that `value` spells."""
-    if value in _TRUE:
-        return True
-    if value in _FALSE:
-        return False
-    raise InputError(f"--mount: {key} is true or false, got {value!r}", hint=f"write {key} or {key}=false")
 
 
 def _number(key: str, value: str) -> int:

@@ -8,7 +8,7 @@ from typing import Protocol
 from lamina.dockerfile.instructions import Copy, Dockerfile, Onbuild, Run, Stage
 from lamina.dockerfile.mounts import mount_origin
 from lamina.dockerfile.suggest import did_you_mean
-from lamina.errors import InputError
+from lamina.errors import InputError, SourceRange
 
 
 class BaseNames(Protocol):
@@ -65,12 +65,29 @@ def needed_stages(dockerfile: Dockerfile, target: Stage, names: BaseNames, done:
 
 
 def circle(stage: Stage, below: Stage) -> InputError:
-    """Return the error for stages that need each other."""
+    """Return the error for stages that need each other, or for one that needs itself, at the line that says so."""
+    if stage.number == below.number:
+        return InputError(
+            f"stage {_label(stage)} takes files from itself",
+            source=_line(stage, below),
+            hint="leave --from out to take them from the build context; to copy within the stage, write RUN cp",
+        )
     return InputError(
         f"stages need each other in a circle: {_label(stage)} needs {_label(below)}",
-        source=stage.base.source,
-        hint="a stage may copy only from stages that do not need it",
+        source=_line(stage, below),
+        hint="a stage may take files only from stages that do not need it: move what both need into a third",
     )
+
+
+def _line(stage: Stage, below: Stage) -> SourceRange:
+    """Return the lines of the first instruction of `stage` that names `below`, of its FROM when none does."""
+    names = {below.name, str(below.number)}
+    for instruction in stage.instructions:
+        if isinstance(instruction, Copy) and instruction.from_.lower() in names:
+            return instruction.source
+        if isinstance(instruction, Run) and any(mount_origin(text).lower() in names for text in instruction.mounts):
+            return instruction.source
+    return stage.base.source
 
 
 def _below(dockerfile: Dockerfile, stage: Stage, base_names: BaseNames) -> list[Stage]:

@@ -51,7 +51,7 @@ def _split_flags(text: str, escape: str) -> tuple[list[str], str]:
 def _flag_word(text: str, position: int, escape: str) -> tuple[str, int]:
     """Return the word at `position` without quotes and escapes, and where it ends."""
     out: list[str] = []
-    quote = ""
+    start, quote = position, ""
     while position < len(text):
         ch = text[position]
         if not quote and ch in BLANKS:
@@ -66,6 +66,10 @@ def _flag_word(text: str, position: int, escape: str) -> tuple[str, int]:
             position += 1
         else:
             out.append(ch)
+    if quote:
+        # All that follows is in the quotes, so nothing is left for the instruction.
+        flag = text[start:position].split("=", 1)[0][:40]
+        raise InputError(f"the flag {flag} opens a quote that is not closed", hint=f"add the missing {quote}")
     return "".join(out), position
 
 

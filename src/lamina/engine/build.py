@@ -23,6 +23,7 @@ from lamina.engine.check import check_in_build
 from lamina.engine.options import BuildOptions, BuildResult, Environment
 from lamina.engine.outputs import Built, Exporting, Plan, plan_outputs
 from lamina.engine.place import Place
+from lamina.engine.recording import Recording
 from lamina.engine.resolve import Resolver
 from lamina.engine.result_checks import check_built
 from lamina.engine.solve import Solver, SolveSettings, entitlements
@@ -54,7 +55,6 @@ def build(
     _refuse_unsupported(options)
     platforms = wanted_platforms(options)
     outputs = plan_outputs(options)
-    dockerfile = parse(options.dockerfile, options.dockerfile_name)
     place = Place(
         environment,
         cancel,
@@ -63,46 +63,64 @@ def build(
         platform=platforms[0],
         pull=options.pull,
     )
-    with place:
-        resolve = Resolver(place, cancel, sink)
-        converted = [convert(dockerfile, convert_options(options, platform), resolve) for platform in platforms]
-        findings = check_in_build(dockerfile, options, platforms, resolve.configs, sink)
-        warnings = tuple(dict.fromkeys(warning for one in converted for warning in one.warnings))
-        for warning in warnings:
-            sink(WarningEvent("", warning.message, url=warning.rule, source=warning.source))
-        with (
-            open_caches(place, options, sink) as caches,
-            Solver(place, session, sink, _settings(options, outputs, caches), caches) as solver,
-        ):
-            graphs = [load_definition(one.definition) for one in converted]
-            observed = memo.observe(options.context, graphs[0]) if options.context else None
-
-            def carry_out() -> tuple[BuildResult, list[tuple[str, ...]]]:
-                refs = solver.solve(graphs)
-                built = [
-                    Built(platform, ref, one.image_config)
-                    for platform, ref, one in zip(platforms, refs, converted, strict=True)
-                ]
-                # files that are exported as files are not run from an image
-                looked_at = built if outputs.layers_wanted else []
-                troubles = [
-                    check_built(place, one.ref, one.config, one.platform, dockerfile, options, sink)
-                    for one in looked_at
-                ]
-                if caches is not None:
-                    caches.put_inline(built, solver)
-                return Exporting(place, outputs, built, solver.packer.finish, options, stdout, sink).run(), troubles
-
-            result, troubles = without_gone_layers(caches, place, carry_out)
-            if caches is not None:
-                caches.export(solver)
-        result = replace(
-            result,
-            timings=solver.timings,
-            warnings=tuple(dict.fromkeys([*findings, *(one.message for one in warnings), *chain(*troubles)])),
-        )
-        memo.remember(place.state, asdict(options), observed, resolve.pins, result)
+    with place, Recording(place, options, sink) as recording:
+        result = _build(options, platforms, outputs, place, session, recording, stdout)
+        recording.succeeded(result)
         return result
+
+
+def _build(
+    options: BuildOptions,
+    platforms: list[Platform],
+    outputs: Plan,
+    place: Place,
+    session: Session,
+    recording: Recording,
+    stdout: BinaryIO | None,
+) -> BuildResult:
+    """Do the steps of a build in an open place; every event goes into the record."""
+    sink = recording.sink
+    dockerfile = parse(options.dockerfile, options.dockerfile_name)
+    resolve = Resolver(place, place.cancel, sink)
+    converted = [convert(dockerfile, convert_options(options, platform), resolve) for platform in platforms]
+    findings = check_in_build(dockerfile, options, platforms, resolve.configs, sink)
+    warnings = tuple(dict.fromkeys(warning for one in converted for warning in one.warnings))
+    for warning in warnings:
+        sink(WarningEvent("", warning.message, url=warning.rule, source=warning.source))
+    with (
+        open_caches(place, options, sink) as caches,
+        Solver(place, session, sink, _settings(options, outputs, caches), caches, recording) as solver,
+    ):
+        graphs = [load_definition(one.definition) for one in converted]
+        observed = memo.observe(options.context, graphs[0]) if options.context else None
+
+        def carry_out() -> tuple[BuildResult, list[tuple[str, ...]]]:
+            refs = solver.solve(graphs)
+            built = [
+                Built(platform, ref, one.image_config)
+                for platform, ref, one in zip(platforms, refs, converted, strict=True)
+            ]
+            # files that are exported as files are not run from an image
+            looked_at = built if outputs.layers_wanted else []
+            troubles = [
+                check_built(place, one.ref, one.config, one.platform, dockerfile, options, sink) for one in looked_at
+            ]
+            if caches is not None:
+                caches.put_inline(built, solver)
+            return Exporting(place, outputs, built, solver.packer.finish, options, stdout, sink).run(), troubles
+
+        result, troubles = without_gone_layers(caches, place, carry_out)
+        if caches is not None:
+            caches.export(solver)
+    result = replace(
+        result,
+        timings=solver.timings,
+        warnings=tuple(dict.fromkeys([*findings, *(one.message for one in warnings), *chain(*troubles)])),
+        build=recording.id,
+        explanations=recording.explanations,
+    )
+    memo.remember(place.state, asdict(options), observed, resolve.pins, result, recording.counted)
+    return result
 
 
 def _settings(options: BuildOptions, outputs: Plan, caches: Caches | None) -> SolveSettings:
@@ -118,6 +136,7 @@ def _settings(options: BuildOptions, outputs: Plan, caches: Caches | None) -> So
         exact_modes=options.exact_modes,
         counted_secrets=tuple(options.counted_secrets),
         secret_key=options.secret_key,
+        cdi_dirs=tuple(options.cdi_dirs),
     )
 
 

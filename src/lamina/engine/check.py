@@ -17,7 +17,7 @@ from lamina import rooted
 from lamina.cancel import Cancel
 from lamina.checks.report import Report
 from lamina.checks.run import refusal, run_checks, wishes_of
-from lamina.checks.values import Finding
+from lamina.checks.values import WARNING, Finding
 from lamina.checks.view import BaseConfig, CheckOptions, ListContext
 from lamina.dockerfile.convert import ResolvedBase, convert
 from lamina.dockerfile.instructions import Dockerfile
@@ -51,14 +51,19 @@ def check_in_build(
     """
     check_options = replace(_check_options(options, platforms[0], _known_configs(configs)), all_stages=False)
     findings = _findings(dockerfile, check_options, platforms)
-    for finding in findings[:_MAX_EVENTS]:
+    warnings = [finding for finding in findings if finding.rule.severity == WARNING]
+    for finding in warnings[:_MAX_EVENTS]:
         sink(_event(finding))
-    if len(findings) > _MAX_EVENTS:
-        sink(WarningEvent("", f"{len(findings) - _MAX_EVENTS} more findings: `lamina build --check` lists them"))
+    more, advice = len(warnings[_MAX_EVENTS:]), len(findings) - len(warnings)
+    if more:
+        sink(WarningEvent("", f"{more} more warnings: `lamina build --check` lists them"))
+    if advice:
+        pieces = "1 piece" if advice == 1 else f"{advice} pieces"
+        sink(WarningEvent("", f"{pieces} of advice about {dockerfile.filename}: `lamina build --check` gives them"))
     error = refusal(findings, wishes_of(dockerfile, check_options))
     if error is not None:
         raise error
-    return tuple(finding.line() for finding in findings[:_MAX_EVENTS])
+    return tuple(finding.line() for finding in warnings[:_MAX_EVENTS])
 
 
 def check(options: BuildOptions, session: Session, environment: Environment, cancel: Cancel) -> Report:

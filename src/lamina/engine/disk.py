@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lamina.cache.facts import note_pruned
+from lamina.cache.listing import drop_unused
 from lamina.cancel import Cancel
 from lamina.engine.options import Environment
 from lamina.engine.place import Place
@@ -71,6 +73,7 @@ def prune(environment: Environment, *, everything: bool = False, older_than_s: f
             count, freed = count + repositories, freed + bytes_freed
         blobs, bytes_freed = _prune_blobs(place, limit)
         place.store.sweep_ingest()
+        drop_unused(place.state)
         return count + blobs, freed + bytes_freed
 
 
@@ -123,6 +126,7 @@ def _prune_records(place: Place, limit: float, *, everything: bool) -> tuple[int
     with place.state.transaction() as connection:
         bound = min(limit, _live_bound(place))
         if everything:
+            note_pruned(connection, "`lamina prune --all`", "used < ?", (bound,))
             connection.execute("DELETE FROM node WHERE used < ?", (bound,))
             connection.execute("DELETE FROM memo WHERE used < ?", (bound,))
             connection.execute("DELETE FROM statcache WHERE used < ?", (bound,))

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 
+from lamina.history.project import note_repeated
 from lamina.source.fingerprint import fingerprint
 from lamina.store import names as store_names
 
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
 VERSION = "lamina.memo.v1"
 
 # Options that say where a result is shown or how fast it is made, not what it is.
-_NOT_COUNTED = ("context", "dockerfile", "ignore", "jobs", "pull", "outputs", "tags")
+_NOT_COUNTED = (
+    *("context", "dockerfile", "ignore", "jobs", "pull", "outputs", "tags"),
+    *("origin", "expect_cached"),
+)
 
 
 class CachedBuild:
-    """A whole build found in the memo; `steps` are the names of its vertices."""
+    """A whole build found in the memo; `steps` are the names of its vertices, `build` the record of who ran them."""
 
-    __slots__ = ("config_digest", "digest", "metadata", "names", "steps", "warnings")
+    __slots__ = ("build", "config_digest", "counted", "digest", "metadata", "names", "steps", "warnings")
 
     def __init__(self, value: dict[str, Any]) -> None:
         self.digest: str = value["digest"]
@@ -41,6 +45,8 @@ class CachedBuild:
         self.names: list[str] = value["names"]
         self.steps: list[str] = value["steps"]
         self.warnings: list[str] = value["warnings"]
+        self.build: str = value.get("build") or "unknown"
+        self.counted: int = value.get("counted", 0)
 
 
 def is_memoizable(options: Mapping[str, Any]) -> bool:
@@ -82,6 +88,11 @@ def try_cached(options: Mapping[str, Any], root: str) -> CachedBuild | None:
     except (OSError, ValueError, KeyError):
         return None
     return CachedBuild({**value, "names": _wanted_names(options)})
+
+
+def note(hit: CachedBuild, options: Mapping[str, Any], root: str, started: float) -> None:
+    """Leave a record of a build that `try_cached` answered; `started` is in seconds since the epoch."""
+    note_repeated(root, options, hit.build, hit.counted, started)
 
 
 def _find(path: str, key: str) -> dict[str, Any] | None:

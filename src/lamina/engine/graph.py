@@ -10,6 +10,7 @@ from lamina.engine.caches import open_caches, without_gone_layers
 from lamina.engine.options import BuildOptions, BuildResult, Environment
 from lamina.engine.outputs import Built, Exporting, plan_outputs
 from lamina.engine.place import Place
+from lamina.engine.recording import Recording
 from lamina.engine.solve import Solver, SolveSettings, entitlements
 from lamina.llb.definition import load_definition
 from lamina.oci.platform import host_platform
@@ -51,11 +52,15 @@ def solve_definition(
         exact_modes=options.exact_modes,
         counted_secrets=tuple(options.counted_secrets),
         secret_key=options.secret_key,
+        cdi_dirs=tuple(options.cdi_dirs),
     )
+    if not options.origin:
+        options = replace(options, origin=f"llb:{options.tags[0]}" if options.tags else "llb")
     with (
         Place(environment, cancel, credentials=session.credentials, platform=platform, pull=options.pull) as place,
-        open_caches(place, options, sink) as caches,
-        Solver(place, session, sink, settings, caches) as solver,
+        Recording(place, options, sink) as recording,
+        open_caches(place, options, recording.sink) as caches,
+        Solver(place, session, recording.sink, settings, caches, recording) as solver,
     ):
 
         def carry_out() -> BuildResult:
@@ -63,9 +68,12 @@ def solve_definition(
             built = [Built(platform, ref, fields)]
             if caches is not None:
                 caches.put_inline(built, solver)
-            return Exporting(place, outputs, built, solver.packer.finish, options, stdout, sink).run()
+            return Exporting(place, outputs, built, solver.packer.finish, options, stdout, recording.sink).run()
 
         result = without_gone_layers(caches, place, carry_out)
         if caches is not None:
             caches.export(solver)
-        return replace(result, timings=solver.timings)
+        timings, explanations = solver.timings, recording.explanations
+        result = replace(result, timings=timings, build=recording.id, explanations=explanations)
+        recording.succeeded(result)
+        return result

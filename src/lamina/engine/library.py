@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamina.cancel import Cancel
 from lamina.engine.options import BuildOptions, BuildResult, Environment
 from lamina.errors import InputError, MachineError
 from lamina.progress import Sink, discard
 from lamina.session import Credentials
+
+if TYPE_CHECKING:
+    from lamina.engine.history import Why
 
 DEFAULT_ROOT = Path("/var/lib/lamina")
 
@@ -149,6 +152,23 @@ def solve(
     environment = environment or Environment(Path(root), userns=_inside_user_namespace())
     options = BuildOptions(tags=list(tags), outputs=[output] if output else [])
     return solve_definition(definition, dict(config or {}), options, session, environment, progress, cancel or Cancel())
+
+
+def why(
+    build: str = "", step: str = "", *, root: str | Path = DEFAULT_ROOT, environment: Environment | None = None
+) -> Why:
+    """Return why steps of a build were not found in the cache.
+
+    Args:
+        build: `BuildResult.build` or the beginning of it; `^N` for the Nth last, "" for the last.
+        step: number of a step or a part of its name, "" for all that ran.
+
+    Raises:
+        InputError: no such build or step.
+    """
+    from lamina.engine.history import why as find
+
+    return find(environment.root if environment is not None else Path(root), build, step)
 
 
 def _read_dockerfile(directory: Path, dockerfile: str | Path | bytes | None) -> tuple[bytes, str, Path | None]:

@@ -35,6 +35,8 @@ def observe(context: str, graph: Graph) -> list[Observation] | None:
     found = []
     now = file_clock_ns()
     for vertex in graph.vertices:
+        if vertex.op.WhichOneof("op") == "exec" and len(vertex.op.exec.cdiDevices):
+            return None  # which devices this machine has is looked up each time
         if vertex.op.WhichOneof("op") != "source" or _is_pinned(vertex.op.source):
             continue
         if vertex.op.source.identifier != "local://context":
@@ -65,6 +67,7 @@ def remember(
     observed: list[Observation] | None,
     pins: Mapping[str, tuple[str, str]],
     result: BuildResult,
+    counted: int,
 ) -> None:
     """Record a finished build.
 
@@ -73,6 +76,7 @@ def remember(
         observed: what `observe` gave before the build.
         pins: for each base image's full name: the digest it stood for, and the key under which that is noted.
         result: what came out.
+        counted: how many steps have a key.
     """
     # what a build without cache made is what the next one with it would find
     options = {**options, "no_cache": False, "no_cache_filter": [], "pull": False}
@@ -85,6 +89,8 @@ def remember(
         "names": list(result.names),
         "steps": [timing.name for timing in result.timings],
         "warnings": list(result.warnings),
+        "build": result.build,
+        "counted": counted,
         "pins": {name: digest for name, (digest, _) in pins.items()},
         "pin_keys": {name: key for name, (_, key) in pins.items()},
         "sources": [

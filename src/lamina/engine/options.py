@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lamina.cache.changes import Explanation
 
 
 @dataclass(slots=True)
@@ -52,13 +55,18 @@ class BuildOptions:
         pull: ask the registry even when the tag is in the store.
         jobs: how many steps may run at once, 0 for the default.
         ca: "host" when steps shall trust what the host trusts, "" otherwise.
-        allow: entitlements granted to steps (`security.insecure`, `network.host`).
+        allow: entitlements granted to steps (`security.insecure`, `network.host`, `device`,
+            `device=NAME[,alias=OTHER]`).
+        cdi_dirs: directories with CDI files, [] for the usual ones.
         cgroup_parent: control group in which those of steps are made, "" for the build's own.
         build_contexts: name to source, as `--build-context` gives them.
         source_date_epoch: seconds, or None; clamps what the build itself stamps.
         exact_modes: modes of context files count in cache keys as they are, and not as git has them.
         counted_secrets: ids of secrets that count in cache keys, by a fingerprint nobody can test without its key.
         secret_key: file with that key, for machines that share a cache; "" for the state directory's own.
+        origin: what the user named when the context was brought here from elsewhere, "" for a directory.
+        expect_cached: steps (a part of their names) that must be in the cache, "" for all: a miss fails the build
+            before the step runs.
     """
 
     context: str = ""
@@ -89,11 +97,14 @@ class BuildOptions:
     cache_to: list[str] = field(default_factory=list)
     ca: str = ""
     allow: list[str] = field(default_factory=list)
+    cdi_dirs: list[str] = field(default_factory=list)
     cgroup_parent: str = ""
     source_date_epoch: int | None = None
     exact_modes: bool = False
     counted_secrets: list[str] = field(default_factory=list)
     secret_key: str = ""
+    origin: str = ""
+    expect_cached: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,8 @@ class BuildResult:
         metadata: what `--metadata-file` holds (`containerimage.digest`, ...).
         timings: every vertex in the order it completed.
         warnings: frontend warnings as text.
+        build: id of the record it left (`lamina history show ID`).
+        explanations: why each step that ran was not found in the cache, in the order they began.
     """
 
     digest: str = ""
@@ -126,6 +139,8 @@ class BuildResult:
     metadata: dict[str, Any] = field(default_factory=dict)
     timings: tuple[Timing, ...] = ()
     warnings: tuple[str, ...] = ()
+    build: str = ""
+    explanations: tuple[Explanation, ...] = ()
 
     @property
     def cached(self) -> int:

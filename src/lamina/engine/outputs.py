@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lamina.cache.spec import parse_spec
 from lamina.engine.docker import docker_load
 from lamina.engine.options import BuildOptions, BuildResult
 from lamina.engine.place import Place
@@ -226,11 +227,15 @@ def _shown(spec: OutputSpec) -> str:
 
 
 def _mount_from(rows: list[LayerRow]) -> dict[Digest, list[Reference]]:
-    """Return for each base layer's blob the repository it was pulled from."""
+    """Return for each remote layer's blob the repository that has it: of its image, or of a cache."""
     found: dict[Digest, list[Reference]] = {}
     for row in rows:
-        if _of_base(row) and row.blob and parse_origin(row.origin)[0] == "registry":
-            found.setdefault(Digest(row.blob), []).append(Reference.parse(parse_origin(row.origin)[1]))
+        kind, where = parse_origin(row.origin) if row.origin and row.blob else ("", "")
+        if kind == "cache":
+            spec = parse_spec(where, export=False)
+            kind, where = spec.type, spec.attributes.get("ref", "")
+        if kind == "registry" and row.blob:
+            found.setdefault(Digest(row.blob), []).append(Reference.parse(where))
     return found
 
 

@@ -24,6 +24,7 @@ from lamina.registry.options import Proxies, RegistryOptions
 from lamina.session import Credentials
 from lamina.snapshot.layers import Layers
 from lamina.snapshot.rows import LayerRow, parse_origin, parse_origin_index
+from lamina.solver.protocol import UnknowableError
 from lamina.source.image import ImageSource
 from lamina.state import leases
 from lamina.state.db import State
@@ -55,6 +56,7 @@ class Place:
         credentials: what opens registries; None offers nothing.
         on_bytes: told of blobs that move: digest, bytes so far, bytes in all.
         notify: told in one line why something waits.
+        fetch: whether blobs may be pulled; without, what needs one raises `UnknowableError`.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class Place:
         notify: Callable[[str], None] | None = None,
         platform: Platform | None = None,
         pull: bool = False,
+        fetch: bool = True,
     ) -> None:
+        self._may_fetch = fetch
         root = environment.root
         try:
             for name in ("work", "caches"):
@@ -145,7 +149,10 @@ class Place:
         Raises:
             LayerGoneError: a cache does not have it (any more).
             Error: the registry cannot be asked or does not have it.
+            UnknowableError: this place was opened for a look only.
         """
+        if not self._may_fetch:
+            raise UnknowableError("a layer that is not here would have to be pulled", where=row.blob or "")
         if parse_origin(row.origin)[0] != "cache":
             self.images.fetch(row, cancel)
             return

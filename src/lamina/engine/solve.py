@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lamina.cache.records import Records
 from lamina.engine.contexts import Contexts
@@ -27,13 +27,15 @@ from lamina.ops.worker import HostTrust, Worker
 from lamina.progress import Event, Sink, VertexEvent
 from lamina.session import Session
 from lamina.snapshot.rows import LayerRef
-from lamina.solver.protocol import Resolved, Vertex
+from lamina.solver.planner import Planned, Planner
+from lamina.solver.protocol import Miss, Outcome, Resolved, Vertex
 from lamina.solver.runner import Runner
 from lamina.source.context import ContextChangedError
 from lamina.source.http import HttpSource
 
 if TYPE_CHECKING:
     from lamina.engine.caches import Caches
+    from lamina.executor.cdi_registry import CdiRegistry
     from lamina.source.git import GitSource
 
 _BUNDLES = (
@@ -57,6 +59,7 @@ class SolveSettings:
         exact_modes: modes of context files count in keys as they are.
         counted_secrets: ids of the secrets whose fingerprints count in keys; `secret_key` is a file with the key for
             them, "" for the store's own.
+        cdi_dirs: where devices are described, () for the usual places.
     """
 
     jobs: int = 0
@@ -70,14 +73,35 @@ class SolveSettings:
     exact_modes: bool = False
     counted_secrets: tuple[str, ...] = ()
     secret_key: str = ""
+    cdi_dirs: tuple[str, ...] = ()
+
+
+class Watcher(Protocol):
+    """Who wants to know how a solve goes."""
+
+    def begins(self, vertices: Mapping[str, Vertex]) -> None:
+        """A solve over these vertices, inputs first, is about to begin. Raises to keep it from beginning."""
+
+    def missed(self, miss: Miss) -> str:
+        """A step is about to run; return why, in a sentence, or raise to end the solve. Called in its thread."""
+
+    def ends(self, outcomes: Sequence[Outcome]) -> None:
+        """The solve is over, for better or worse."""
 
 
 class Solver:
     """Runs graphs in one `Place`; the helper process and the packer live as long as it. A context manager."""
 
     def __init__(
-        self, place: Place, session: Session, sink: Sink, settings: SolveSettings, caches: Caches | None = None
+        self,
+        place: Place,
+        session: Session,
+        sink: Sink,
+        settings: SolveSettings,
+        caches: Caches | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
+        self._watcher = watcher
         self._place, self._settings, self._caches = place, settings, caches
         self.definitions: dict[str, str] = {}
         self.results: list[LayerRef] = []
@@ -86,6 +110,7 @@ class Solver:
         self._outer_sink = sink
         self._executor: Executor | None = None
         self._git: GitSource | None = None
+        self._devices: CdiRegistry | None = None
         self._has_steps = False
         self.compression = settings.compression or Compression("gzip", None)
         counted = CountedSecrets(session, settings.counted_secrets, place.root, settings.secret_key)
@@ -105,6 +130,7 @@ class Solver:
             git=self._open_git,
             cancel=place.cancel,
             context=self.contexts.open,
+            devices=self._read_devices,
             scratch=place.lease.directory,
             compression=self.compression,
             trust=host_trust(place.environment) if settings.trust_host else None,
@@ -165,12 +191,37 @@ class Solver:
 
         cache = self._caches.cache if self._caches else Records(self._place.state, self._place.locks)
         jobs = self._settings.jobs or max(4, 2 * (os.cpu_count() or 1))
-        runner = Runner(vertices, cache, self._sink, self._place.cancel, jobs=jobs, on_resolved=on_resolved)
-        resolved = runner.solve(list(dict.fromkeys(target for target, _ in targets)))
+        watcher = self._watcher
+        on_miss = watcher.missed if watcher is not None else None
+        runner = Runner(
+            vertices, cache, self._sink, self._place.cancel, jobs=jobs, on_resolved=on_resolved, on_miss=on_miss
+        )
+        wanted = list(dict.fromkeys(target for target, _ in targets))
+        if watcher is None:
+            resolved = runner.solve(wanted)
+        else:
+            watcher.begins(vertices)
+            try:
+                resolved = runner.solve(wanted)
+            finally:
+                watcher.ends(runner.outcomes())
         self.definitions.update(runner.definitions)
         results = [resolved[target].results[output] for target, output in targets]
         self.results = [worker.as_layers(result, self._place.cancel) for result in results]
         return self.results
+
+    def plan(self, graphs: Sequence[Graph]) -> list[Planned]:
+        """Return what `solve` would do with every vertex, inputs first, and do nothing.
+
+        Raises:
+            Error: a context or a server that cannot be looked at.
+        """
+        vertices: dict[str, Vertex] = {}
+        for graph in graphs:
+            vertices |= load_vertices(graph, self.worker)
+        cache = self._caches.cache if self._caches else Records(self._place.state, self._place.locks)
+        planner = Planner(vertices, cache, self._sink, self._place.cancel)
+        return planner.plan([graph.target[0] for graph in graphs])
 
     @property
     def timings(self) -> tuple[Timing, ...]:
@@ -196,6 +247,14 @@ class Solver:
                 runtime = find_runtime(environment.search_path, environment.runtime or None)
                 self._executor = Executor(runtime, self._place.lease.directory)
             return self._executor
+
+    def _read_devices(self) -> CdiRegistry:
+        from lamina.executor.cdi_registry import DEFAULT_DIRS, CdiRegistry
+
+        with self._guard:
+            if self._devices is None:
+                self._devices = CdiRegistry(self._settings.cdi_dirs or DEFAULT_DIRS)
+        return self._devices
 
     def _open_git(self) -> GitSource:
         from lamina.source.git import GitMachine, GitSource

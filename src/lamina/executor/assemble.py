@@ -16,7 +16,7 @@ import stat
 
 from lamina import rooted
 from lamina.executor import kernel, overlay, stubs
-from lamina.executor.stubs import SetupError, Want
+from lamina.executor.stubs import MachineSetupError, SetupError, Want
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _KEEP_FLAGS = {
     os.ST_NODIRATIME: kernel.MS_NODIRATIME,
     os.ST_RELATIME: kernel.MS_RELATIME,
 }
+_BIND_FLAGS = {"nosuid": kernel.MS_NOSUID, "nodev": kernel.MS_NODEV, "noexec": kernel.MS_NOEXEC}
 _SECRET_FLAGS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 
 
@@ -76,7 +77,7 @@ class Assembly:
             self._build(rootfs, mounts, blobs)
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
-            raise SetupError(f"cannot set up the step's file system: {error.strerror}{where}") from error
+            raise MachineSetupError(f"cannot set up the step's file system: {error.strerror}{where}") from error
 
     def close_sources(self) -> None:
         """Close the descriptors of the sources; the mounts hold what they need."""
@@ -231,7 +232,8 @@ class Assembly:
         self._mount_at(mount, target, lambda: os.open(place, os.O_PATH | os.O_CLOEXEC))
         self._mounted.append(place)
         access = "ro" if _is_readonly(mount) else "rw"
-        options = ["rbind", access, "nosuid", "nodev"]
+        given = mount.values.get("flags")
+        options = ["rbind", access, *(("nosuid", "nodev") if given is None else given)]
         self.late.append({"destination": mount.found.path, "type": "bind", "source": place, "options": options})
 
     def _mount_at(self, mount: _Mount, target: int, reopen: Any) -> None:
@@ -253,6 +255,8 @@ class Assembly:
         over = reopen()
         try:
             extra = _SECRET_FLAGS if kind == "secret" else kernel.MS_NODEV if self._flags else 0
+            if values.get("flags") is not None:
+                extra = sum(_BIND_FLAGS[flag] for flag in values["flags"])
             if readonly or extra:
                 self._remount(f"/proc/self/fd/{over}", readonly | extra)
         finally:

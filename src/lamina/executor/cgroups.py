@@ -14,7 +14,7 @@ import os
 import sys
 
 from lamina.executor import kernel
-from lamina.executor.stubs import SetupError
+from lamina.executor.stubs import MachineSetupError, SetupError
 
 ROOT = "/sys/fs/cgroup"
 _CGROUP2_MAGIC = 0x63677270
@@ -91,7 +91,7 @@ class Groups:
             raise SetupError(f"control group {parent!r} is not a plain path")
         homes = _own_groups()
         if not homes:
-            raise SetupError(f"cannot use control group {parent!r}: no control groups on this machine")
+            raise MachineSetupError(f"cannot use control group {parent!r}: no control groups on this machine")
         made: list[str] = []
         try:
             for base, home in homes.items():
@@ -104,7 +104,7 @@ class Groups:
         except OSError as error:
             self.leave()
             StepGroup(made).remove()
-            raise SetupError(f"cannot use control group {parent!r}: {error.strerror}") from error
+            raise MachineSetupError(f"cannot use control group {parent!r}: {error.strerror}") from error
         return StepGroup(made)
 
     def leave(self) -> None:

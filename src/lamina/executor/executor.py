@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 
-from lamina.errors import CancelledError, MachineError
+from lamina.errors import CancelledError, InputError, MachineError
 from lamina.executor import wire
 from lamina.executor.spec import ALL_CAPABILITIES, Place, build_config
 from lamina.executor.step import Step, StepResult
@@ -221,7 +221,7 @@ class Executor:
 
     def _result(self, answer: dict[str, object]) -> StepResult:
         if "error" in answer:
-            raise MachineError(str(answer["error"]))
+            raise (InputError if answer.get("of_step") else MachineError)(str(answer["error"]))
         return StepResult(
             exit_code=int(str(answer["exit_code"])),
             signal=int(str(answer["signal"])),

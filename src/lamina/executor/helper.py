@@ -24,7 +24,7 @@ import time
 
 from lamina.executor import cgroups, kernel, seccomp, seccomp_bpf, wire
 from lamina.executor.assemble import Assembly
-from lamina.executor.stubs import SetupError
+from lamina.executor.stubs import MachineSetupError, SetupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,11 +143,12 @@ class Helper:
             config = self._complete(header["config"], assembly, nodev=header["nodev"])
             _write(f"{home}/config.json", wire.dump_config(config))
             if header["cgroup_parent"] and self._name != "crun":
-                raise SetupError("--cgroup-parent needs the OCI runtime crun (apt-get install crun)")
+                raise MachineSetupError("--cgroup-parent needs the OCI runtime crun (apt-get install crun)")
             step.cgroup = self._groups.join(header["cgroup_parent"], step.number)
             self._spawn(step)
         except (SetupError, OSError, ValueError, KeyError) as error:
-            self._finish(step, {"error": str(error) or type(error).__name__})
+            of_step = isinstance(error, SetupError) and not isinstance(error, MachineSetupError)
+            self._finish(step, {"error": str(error) or type(error).__name__, "of_step": of_step})
         finally:
             os.close(fds[3])
             self._groups.leave()

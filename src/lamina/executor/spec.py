@@ -11,10 +11,14 @@ so with the host's network the outer /sys is bound read-only instead.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lamina.errors import InputError
 from lamina.executor import seccomp
 from lamina.executor.step import Step
+
+if TYPE_CHECKING:
+    from lamina.executor.cdi import DeviceNode
 
 Json = dict[str, object]
 
@@ -77,7 +81,9 @@ def build_config(step: Step, place: Place) -> Json:
     }
     if filter_ is not None:
         linux["seccomp"] = filter_
-    return {
+    if step.devices and not place.user_namespace:
+        linux["devices"] = [_device(node) for node in step.devices]
+    config: Json = {
         "ociVersion": "1.0.2",
         "root": {"path": "", "readonly": step.readonly_root or step.rootfs.upper is None},
         "hostname": step.hostname,
@@ -85,6 +91,9 @@ def build_config(step: Step, place: Place) -> Json:
         "mounts": _mounts(step, place),
         "linux": linux,
     }
+    if step.hooks:
+        config["hooks"] = _hooks(step)
+    return config
 
 
 def _check(step: Step) -> None:
@@ -138,7 +147,28 @@ def _mounts(step: Step, place: Place) -> list[Json]:
         _mount("/dev/shm", "tmpfs", "shm", shm),
         _mount("/dev/mqueue", "mqueue", "mqueue", ["nosuid", "noexec", "nodev"]),
         _sys_mount(step, place),
+        *(_bound_device(node) for node in step.devices if place.user_namespace),
     ]
+
+
+def _device(node: DeviceNode) -> Json:
+    found: Json = {"path": node.path, "type": node.type, "fileMode": node.mode, "uid": node.uid, "gid": node.gid}
+    return found if node.type == "p" else {**found, "major": node.major, "minor": node.minor}
+
+
+def _bound_device(node: DeviceNode) -> Json:
+    """The machine's own file, with its owner and mode: nobody makes device files in a user namespace."""
+    return _mount(node.path, "none", node.host_path, ["bind", "rw", "nosuid", "noexec"])
+
+
+def _hooks(step: Step) -> Json:
+    found: dict[str, list[Json]] = {}
+    for hook in step.hooks:
+        values: Json = {"path": hook.path, "args": list(hook.args or (hook.path,)), "env": list(hook.env)}
+        if hook.timeout_s is not None:
+            values["timeout"] = hook.timeout_s
+        found.setdefault(hook.name, []).append(values)
+    return dict(found)
 
 
 def _sys_mount(step: Step, place: Place) -> Json:

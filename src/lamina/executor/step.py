@@ -7,7 +7,10 @@ step are POSIX `str` as the step sees them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from lamina.executor.cdi import DeviceNode, Hook
 
 MountKind = Literal["bind", "tmpfs", "secret", "chain"]
 Network = Literal["default", "host", "none"]
@@ -48,6 +51,7 @@ class StepMount:
         mode: secret and tmpfs: permission bits.
         uid: secret and tmpfs: owner.
         gid: secret and tmpfs: group.
+        flags: bind: of `nosuid nodev noexec`; None for the house's rule (`nodev` in a sandbox).
     """
 
     target: str
@@ -61,6 +65,7 @@ class StepMount:
     mode: int | None = None
     uid: int = 0
     gid: int = 0
+    flags: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,8 @@ class Step:
         security: "sandbox" is docker's default confinement; "insecure" has all capabilities and no filter.
         readonly_root: mount the root read-only although it has an upper.
         cgroup_parent: control group in which the step's own is made; "" stays in the caller's.
+        devices: device files under /dev, everything about them said (`executor.devices`).
+        hooks: programs of this machine that the runtime starts; trusted.
     """
 
     args: tuple[str, ...]
@@ -114,6 +121,8 @@ class Step:
     security: Security = "sandbox"
     readonly_root: bool = False
     cgroup_parent: str = ""
+    devices: tuple[DeviceNode, ...] = ()
+    hooks: tuple[Hook, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,11 @@ _OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
 
 
 class SetupError(Exception):
-    """A step's root or one of its mounts cannot be set up; the text is for the user."""
+    """A step's root or one of its mounts cannot be set up as the step asks; the text is for the user."""
+
+
+class MachineSetupError(SetupError):
+    """What the step asks for cannot be had on this machine."""
 
 
 class Found(NamedTuple):
@@ -109,7 +113,9 @@ def check_kind(want: Want) -> None:
     """
     if not want.found.missing and want.found.is_dir != want.is_dir:
         have, need = ("directory", "file") if want.found.is_dir else ("file", "directory")
-        raise SetupError(f"mount target {want.asked} is a {have} in the root file system, the mount is a {need}")
+        mend = f"name a file in it, {want.asked.rstrip('/')}/NAME" if need == "file" else "name another place"
+        what = f"mount target {want.asked} is a {have} in the root file system, the mount is a {need}"
+        raise SetupError(f"{what}: {mend}")
 
 
 def build(look: str, stub: str, wants: list[Want]) -> bool:

@@ -89,6 +89,7 @@ def _mount(mount: StepMount, blobs: list[bytes]) -> Json:
         "mode": mount.mode,
         "uid": mount.uid,
         "gid": mount.gid,
+        "flags": None if mount.flags is None else list(mount.flags),
     }
     if mount.rootfs is not None:
         values["rootfs"] = _rootfs(mount.rootfs)

@@ -38,13 +38,19 @@ def export_image(result: Result, spec: OutputSpec, images: ImageSet, around: Sur
         names = (f"{Reference.parse(spec.dangling_prefix, default_tag='')}@{images.descriptor.digest}",)
     if spec.push and not names:
         raise InputError("nothing to push to: the image has no name", hint="name it with --tag or name=")
-    if spec.store:
+    if spec.store and (not spec.push or _all_here(result, images)):
+        # what is pushed need not come here for that: a runner's image may consist of a cache's layers alone
         store_image(result, images, names, around.cancel)
     if spec.push:
         if around.pusher is None:
             raise InputError("this build cannot push: it was given no registry client")
         push_images(result, images, names, around.pusher(spec.insecure), around.cancel, by_digest=spec.push_by_digest)
     return Outcome("image", images.descriptor, images.image_id, tuple(names))
+
+
+def _all_here(result: Result, images: ImageSet) -> bool:
+    """Tell whether the store has every layer."""
+    return all(result.store.has(layer.descriptor.digest) for image in images.images for layer in image.layers)
 
 
 def store_image(result: Result, images: ImageSet, names: tuple[str, ...], cancel: Cancel) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from lamina.errors import InputError
 from lamina.layer.entry import Item
+from lamina.layer.errors import LayerError
 from lamina.layer.recipe_options import CopyOptions, parse_mode
 from lamina.layer.recipe_source import Source, Step, find_sources, iter_source
 from lamina.layer.union import clean_path, resolve_path
@@ -111,7 +112,9 @@ class Copier:
             if there is not None and there.kind == "d":
                 if not self._options.always_replace_existing_dest_paths:
                     raise InputError(
-                        f"cannot replace the directory /{path} by a file", where=f"/{path}", hint="remove it before"
+                        f"cannot replace the directory /{path} by a file",
+                        where=f"/{path}",
+                        hint=f"choose another destination, or remove /{path} in a step before",
                     )
                 self._draft.remove(path)
         group = self._view.link_group(entry)
@@ -123,7 +126,9 @@ class Copier:
         if there is not None and there.kind != "d":
             if not self._options.always_replace_existing_dest_paths or step.implied:
                 raise InputError(
-                    f"cannot copy a directory over /{path}, which is not one", where=f"/{path}", hint="remove it before"
+                    f"cannot copy a directory over /{path}, which is not one",
+                    where=f"/{path}",
+                    hint=f"choose another destination, or remove /{path} in a step before",
                 )
             draft.remove(path)
             there = None
@@ -165,7 +170,12 @@ class Copier:
             return False
         if self._unpack is None:
             raise InputError("archives cannot be unpacked here", where=f"/{source.path}")
-        items = self._unpack(self._view, source.entry)
+        try:
+            items = self._unpack(self._view, source.entry)
+        except LayerError as error:
+            hint = error.hint or "pack or fetch it again; COPY copies an archive as it is"
+            what = error.what if error.where == f"/{source.path}" else str(error)
+            raise InputError(f"cannot unpack /{source.path}: {what}", hint=hint) from error
         if items is None:
             return False
         folder = self._draft.resolve(dest)

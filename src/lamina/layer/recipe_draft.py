@@ -126,7 +126,10 @@ class Draft:
                 uid, gid = owner or (0, 0)
                 self.put(Entry(done, "d", mode, uid, gid, time_ns))
             elif entry.kind != "d":
-                raise InputError(f"cannot make the directory /{path}: /{done} is not a directory", where=f"/{done}")
+                hint = f"choose another place, or remove /{done} in a step before"
+                raise InputError(
+                    f"cannot make the directory /{path}: /{done} is not a directory", where=f"/{done}", hint=hint
+                )
         return made
 
     def touch(self, path: str) -> None:

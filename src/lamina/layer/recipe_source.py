@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lamina.layer.recipe_options import CopyOptions
     from lamina.layer.view import View
 
+_SHOWN_NAMES = 6
+
 
 class Source(NamedTuple):
     """One thing to copy.
@@ -113,16 +115,34 @@ def missing(view: View, path: str) -> InputError:
     what = f"/{path}: not found in {view.name}"
     if why:
         return InputError(what, hint=why)
-    folder, _, name = path.rpartition("/")
-    try:
-        folder = view.resolve(folder)
-    except InputError:
-        return InputError(what)
+    folder, name, is_last = _first_missing(view, path)
+    prefix = f"/{folder}/" if folder else "/"
     import difflib
 
-    similar = difflib.get_close_matches(name, view.children(folder)[:5000], n=3)
-    names = ", ".join(f"/{folder}/{other}" if folder else f"/{other}" for other in similar)
-    return InputError(what, hint=f"did you mean {names}?" if names else "")
+    there = view.children(folder)[:5000]
+    similar = difflib.get_close_matches(name, there, n=3)
+    if similar:
+        question = f"did you mean {', '.join(prefix + other for other in similar)}?"
+        return InputError(what, hint=question if is_last else f"there is no {prefix}{name}; {question}")
+    names = sorted(there, key=lambda other: (other.startswith("."), other))
+    shown = (", ".join(names[:_SHOWN_NAMES]) or "nothing") + (", ..." if len(names) > _SHOWN_NAMES else "")
+    begin = f"/{folder} holds" if folder else f"paths begin at the top of {view.name}, which holds"
+    return InputError(what, hint=f"{begin}: {shown}")
+
+
+def _first_missing(view: View, path: str) -> tuple[str, str, bool]:
+    """Return the deepest directory on the way to `path`, the name that is missing in it, and whether it is the last."""
+    folder, parts = "", path.split("/")
+    for number, name in enumerate(parts):
+        try:
+            below = view.resolve(f"{folder}/{name}" if folder else name)
+            entry = view.lookup(below)
+        except InputError:
+            entry = None
+        if entry is None or entry.kind != "d":
+            return folder, name, number == len(parts) - 1
+        folder = below
+    return folder, "", True
 
 
 class _Folder:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from lamina.errors import StorageError
 from lamina.layer.compress import open_stream
 from lamina.layer.entry import FileSlice, Item
-from lamina.layer.errors import LayerError
+from lamina.layer.errors import CompressionError, LayerError
+from lamina.layer.tar_header import BLOCK, ZERO_BLOCK, parse_header
 from lamina.layer.tar_read import iter_entries
 from lamina.rooted import open_beneath, open_root
 
@@ -56,13 +57,35 @@ def unpacker(spool: str, cancel: Cancel | None = None, max_bytes: int = MAX_BYTE
             )
             try:
                 first = next(entries, None)
-            except LayerError:
+            except LayerError as error:
+                if isinstance(error, CompressionError) and _begins_as_archive(view, entry):
+                    raise
                 return None
             if first is None:
                 return None
             return list(_spooled(first, entries, spool, cancel, stack))
 
     return unpack
+
+
+def _begins_as_archive(view: View, entry: Entry) -> bool:
+    """Tell whether gzip data that cannot be read to its end begins with the header of a tar entry.
+
+    The usual reader takes large pieces, and of one that is cut short it gives nothing. What is damaged is told; copied
+    as it is, it would be found out when the image runs.
+    """
+    import zlib
+
+    with ExitStack() as stack:
+        begin = _open(view, entry, stack)(_CHUNK)
+    try:
+        block = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(begin, BLOCK)
+        if len(block) < BLOCK or block == ZERO_BLOCK:
+            return False
+        parse_header(block)
+        return True
+    except (zlib.error, LayerError):
+        return False
 
 
 def _open(view: View, entry: Entry, stack: ExitStack) -> Read:

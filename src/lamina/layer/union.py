@@ -244,7 +244,8 @@ def resolve_path(lookup: Callable[[str], Entry | None], path: str, follow_last: 
             continue
         links += 1
         if links > MAX_LINKS:
-            raise InputError(f"too many symbolic links in /{clean}", where=f"/{clean}")
+            hint = "a link leads to itself: remove it, or name another path"
+            raise InputError(f"too many symbolic links in /{clean}", where=f"/{clean}", hint=hint)
         if entry.target.startswith("/"):
             done = ""
         pending.extend(entry.target.split("/")[::-1])

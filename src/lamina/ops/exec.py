@@ -2,28 +2,34 @@
 
 Inputs that become a writable mount with an output count by identity; read-only and thrown-away mounts count by
 the content under their selector. SSH agents, cache mounts and proxies never count, and secrets only where the user
-lets them: then by a fingerprint that nobody without its key can test.
+lets them: then by a fingerprint that nobody without its key can test; of devices the names of those found on this
+machine do, what they bring does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lamina.cancel import Cancel
-from lamina.errors import Error, InputError, NotYetError, SourceRange
+from lamina.errors import CancelledError, Error, InputError, SourceRange
 from lamina.executor.emulation import check_can_run
 from lamina.executor.names import host_resolv_conf, hosts_file
 from lamina.executor.step import Step, StepResult, Ulimit
 from lamina.llb.identity import message_digest, op_digest
 from lamina.ops.mounts import SECRET, Mounts
 from lamina.ops.output import Output
+from lamina.ops.parts import exec_parts
 from lamina.ops.source import platform_of
 from lamina.ops.trust import trust_environment
 from lamina.ops.user import lookup_user
 from lamina.ops.worker import Worker
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.protocol import CacheMap, Dependency, Result, RunContext
+
+if TYPE_CHECKING:
+    from lamina.layer.recipe_listing import Row
+    from lamina.ops.devices import StepDevices
 
 _NETWORKS = {0: "default", 1: "host", 2: "none"}
 _PROXY_FIELDS = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
@@ -34,9 +40,14 @@ class StepFailedError(Error):
 
 
 class ExecOp:
-    """Runs `op.exec`. Outputs are the writable mounts in order of their output number."""
+    """Runs `op.exec`. Outputs are the writable mounts in order of their output number.
 
-    def __init__(self, op: Any, worker: Worker, source: SourceRange | None) -> None:
+    Args:
+        build_args: names of the variables that come from ARG; only told when the cache missed.
+    """
+
+    def __init__(self, op: Any, worker: Worker, source: SourceRange | None, *, build_args: Sequence[str] = ()) -> None:
+        self._build_args = list(build_args)
         self._op = op
         self._exec = op.exec
         self._worker = worker
@@ -44,8 +55,7 @@ class ExecOp:
         if self._exec.security not in (0, 1) or self._exec.network not in _NETWORKS:
             raise InputError("ExecOp has an unknown network or security mode", source=source)
         self._check_entitlements()
-        if len(self._exec.cdiDevices):
-            raise NotYetError("RUN --device", source=source)
+        self._devices = self._find_devices()
         if not self._exec.meta.args:
             raise InputError("nothing to run: the command is empty", source=source)
 
@@ -55,16 +65,14 @@ class ExecOp:
         bare.CopyFrom(self._op)
         bare.ClearField("inputs")
         bare.exec.meta.ClearField("proxy_env")
-        meta = self._exec.meta
-        parts = {
-            "kind": "exec",
-            "args": list(meta.args),
-            "env": list(meta.env),
-            "cwd": meta.cwd,
-            "user": meta.user,
-            "mounts": [f"{mount.dest} {mount.selector}".strip() for mount in self._exec.mounts],
-            "network": _NETWORKS[self._exec.network],
-        }
+        if self._devices is not None:
+            # What was found counts, not what it was asked for as: one build may have a device that another lacks.
+            bare.exec.ClearField("cdiDevices")
+            for name in self._devices.names:
+                bare.exec.cdiDevices.add(name=name)
+        parts = {**exec_parts(self._op), "build_args": self._build_args}
+        if self._devices is not None:
+            parts["devices"] = list(self._devices.names)
         dependencies = tuple(self._dependency(number) for number in range(len(self._op.inputs)))
         digest = message_digest("exec", bare)
         if versions := self._secret_versions():
@@ -91,7 +99,20 @@ class ExecOp:
         view = result.view if isinstance(result, LocalRef) else self._worker.layers.view(result, cancel)
         selectors = sorted({mount.selector or "/" for mount in self._exec.mounts if mount.input == number})
         options = CopyOptions()  # not just its contents: a mount shows the directory's own mode and owner too
-        return op_digest("bind", *(f"{s}={content_digest(view, s, options)}" for s in selectors))
+        try:
+            return op_digest("bind", *(f"{s}={content_digest(view, s, options)}" for s in selectors))
+        except Error as error:
+            raise self._located(error) from None
+
+    def listing(self, number: int, result: Result, cancel: Cancel) -> Iterator[Row]:
+        """Iterate over what `content_key` digests."""
+        from lamina.layer.recipe import CopyOptions
+        from lamina.layer.recipe_listing import content_rows
+        from lamina.ops.worker import LocalRef
+
+        view = result.view if isinstance(result, LocalRef) else self._worker.layers.view(result, cancel)
+        for selector in sorted({mount.selector or "/" for mount in self._exec.mounts if mount.input == number}):
+            yield from content_rows(view, selector, CopyOptions())
 
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         """Mount, run, and make layers of what was written.
@@ -99,10 +120,25 @@ class ExecOp:
         Raises:
             StepFailedError: the command's exit code is not among the valid ones.
         """
+        try:
+            return self._run(inputs, context)
+        except Error as error:
+            raise self._located(error) from None
+
+    def _located(self, error: Error) -> Error:
+        """Return the error with the instruction's lines; a path that the message names is not told twice."""
+        if error.source is None and not isinstance(error, CancelledError):
+            error.source = self._source
+        if error.where in error.what:
+            error.where = ""
+        return error
+
+    def _run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         check_can_run(platform_of(self._op), self._source)
         output = Output(context)
         with Mounts(self._exec, inputs, self._worker, context.cancel, self._source) as mounts:
-            step = self._step(mounts, context.cancel)
+            output.hide(mounts.secrets)
+            step = self._with_devices(self._step(mounts, context.cancel), output)
             result = self._worker.executor().run(step, output.write, context.cancel)
             output.close()
             context.cancel.check()
@@ -143,6 +179,23 @@ class ExecOp:
             security="insecure" if self._exec.security == 1 else "sandbox",
         )
 
+    def _find_devices(self) -> StepDevices | None:
+        """Return the step's devices, None when it asks for none: then nobody looks for any."""
+        if not len(self._exec.cdiDevices):
+            return None
+        from lamina.ops.devices import find_devices
+
+        return find_devices(self._exec.cdiDevices, self._worker.devices(), self._worker.allow, self._source)
+
+    def _with_devices(self, step: Step, output: Output) -> Step:
+        if self._devices is None:
+            return step
+        from lamina.executor.devices import with_devices
+
+        for name in self._devices.absent:
+            output.write(2, f"optional device {name!r} is not registered on this machine\n".encode())
+        return with_devices(step, self._worker.devices().edits(self._devices.names))
+
     def _check_entitlements(self) -> None:
         """Refuse what the user has to allow first.
 
@@ -180,12 +233,37 @@ class ExecOp:
         valid = set(self._exec.meta.validExitCodes) or {0}
         if result.exit_code in valid:
             return
-        command = " ".join(self._exec.meta.args)
+        first, _, more = " ".join(self._exec.meta.args).strip().partition("\n")
+        command = f"{first} ..." if more else first
         what = f'process "{command}" did not complete successfully: exit code: {result.exit_code}'
-        hint = result.message
         if result.oom:
             what += " (killed: out of memory)"
-            hint = hint or "the kernel ran out of memory; run fewer steps at once with --jobs"
-        elif result.exit_code == 127 and not hint:
-            hint = "127 means that a program was not found in the image"
-        raise StepFailedError(what, hint=hint, source=self._source, log=output.tail())
+        raise StepFailedError(what, hint=self._advice(result), source=self._source, log=output.tail())
+
+    def _advice(self, result: StepResult) -> str:
+        """Return what may be behind an exit code; the runtime's message says that nothing was started at all."""
+        program, code = self._exec.meta.args[0], result.exit_code
+        if result.oom:
+            return "the kernel ran out of memory; run fewer steps at once with --jobs"
+        if code == 127 and result.message and program == "/bin/sh":
+            return 'the image has no /bin/sh: start from one that has, or write RUN ["/program", "argument"]'
+        if code == 127 and result.message:
+            return f"the image has no {program}, or lacks the interpreter or loader that it needs"
+        if code == 126 and result.message:
+            return f"{program} cannot be executed: does it miss chmod +x, or a first line such as #!/bin/sh?"
+        if code == 127:
+            return "127 means that a program, or the interpreter in a script's first line, was not found in the image"
+        if code == 126:
+            return "126 means that a program was found but cannot be executed: does it miss chmod +x?"
+        if result.signal:
+            return f"{code} is 128 + {result.signal}: a process was ended by {_signal_name(result.signal)}"
+        return result.message
+
+
+def _signal_name(number: int) -> str:
+    import signal
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -7,8 +7,8 @@ by the content copied; the base counts by identity.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lamina.cancel import Cancel
 from lamina.errors import Error, InputError, NotYetError, SourceRange
@@ -18,10 +18,14 @@ from lamina.layer.recipe_unpack import unpacker
 from lamina.layer.union import Union
 from lamina.layer.view import View
 from lamina.llb.identity import message_digest, op_digest
+from lamina.ops.parts import file_parts
 from lamina.ops.user import read_image_file
 from lamina.ops.worker import LocalRef, Worker
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.protocol import CacheMap, Dependency, Result, RunContext
+
+if TYPE_CHECKING:
+    from lamina.layer.recipe_listing import Row
 
 
 class FileOp:
@@ -62,7 +66,7 @@ class FileOp:
         dependencies = tuple(
             Dependency("", by_content=number != self._actions[0].input) for number in range(self._count)
         )
-        return CacheMap(message_digest("file", bare), dependencies, {"kind": "file", "actions": self._describe()})
+        return CacheMap(message_digest("file", bare), dependencies, file_parts(self._op))
 
     def _describe(self) -> list[str]:
         found = []
@@ -84,6 +88,15 @@ class FileOp:
         except Error as error:
             raise self._located(error) from None
         return op_digest("copied", *parts)
+
+    def listing(self, number: int, result: Result, cancel: Cancel) -> Iterator[Row]:
+        """Iterate over what `content_key` digests."""
+        from lamina.layer.recipe_listing import content_rows
+
+        view = self._view(result, cancel)
+        for action in self._actions:
+            if action.WhichOneof("action") == "copy" and action.secondaryInput == number:
+                yield from content_rows(view, action.copy.src, self._options(action.copy, owner=None))
 
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         """Carry the actions out on a recipe and make a layer of it."""
@@ -177,8 +190,11 @@ class FileOp:
         return read_image_file(view, "etc/passwd"), read_image_file(view, "etc/group")
 
     def _located(self, error: Error) -> Error:
+        """Return the error with the instruction's lines; a path that the message names is not told twice."""
         if error.source is None:
             error.source = self._source
+        if error.where in error.what:
+            error.where = ""
         return error
 
 

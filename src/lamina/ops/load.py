@@ -45,7 +45,8 @@ def _op(vertex: LlbVertex, worker: Worker) -> Op:
     if kind == "source":
         return _source(vertex, worker)
     if kind == "exec":
-        return ExecOp(vertex.op, worker, source)
+        names = str(vertex.metadata.description.get("lamina.buildargs", ""))
+        return ExecOp(vertex.op, worker, source, build_args=tuple(names.split(",")) if names else ())
     if kind == "file":
         return FileOp(vertex.op, worker, vertex.digest, source)
     if kind == "merge":

@@ -24,7 +24,11 @@ class MergeOp:
     def cache_map(self) -> CacheMap:
         """The inputs' identities and their order."""
         order = ",".join(map(str, self._numbers))
-        return CacheMap(op_digest("merge", order), tuple(Dependency() for _ in range(self._count)), {"kind": "merge"})
+        return CacheMap(
+            op_digest("merge", order),
+            tuple(Dependency() for _ in range(self._count)),
+            {"kind": "merge", "order": order},
+        )
 
     def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
         """Never asked: inputs count by identity."""
@@ -57,7 +61,11 @@ class DiffOp:
     def cache_map(self) -> CacheMap:
         """Which input is which, and their identities."""
         digest = op_digest("diff", str(self._lower), str(self._upper))
-        return CacheMap(digest, tuple(Dependency() for _ in range(self._count)), {"kind": "diff"})
+        return CacheMap(
+            digest,
+            tuple(Dependency() for _ in range(self._count)),
+            {"kind": "diff", "order": f"{self._lower},{self._upper}"},
+        )
 
     def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
         """Never asked: inputs count by identity."""

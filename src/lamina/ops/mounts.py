@@ -17,7 +17,9 @@ from typing import Any
 from lamina.cancel import Cancel
 from lamina.errors import InputError, SourceRange
 from lamina.executor.step import Rootfs, StepMount
+from lamina.layer.recipe_source import missing
 from lamina.layer.tree import remove_tree
+from lamina.layer.union import clean_path
 from lamina.ops.ssh import AgentProxy
 from lamina.ops.worker import Worker, not_offered
 from lamina.snapshot.rows import LayerRef
@@ -36,6 +38,7 @@ class Mounts:
         rootfs: the root as directories.
         step_mounts: everything beside the root.
         environment: variables that mounts bring (`SSH_AUTH_SOCK`, secrets as variables).
+        secrets: values the step was given, for blanking them in its output.
         readonly_root: the root takes no writes.
     """
 
@@ -49,6 +52,7 @@ class Mounts:
         self.rootfs = Rootfs(())
         self.step_mounts: list[StepMount] = []
         self.environment: list[str] = []
+        self.secrets: list[bytes] = []
         self.readonly_root = False
         self.shm_size = 0
 
@@ -133,6 +137,10 @@ class Mounts:
 
     def _bind(self, mount: Any) -> StepMount:
         ref = self._chain(mount)
+        if mount.selector not in ("", "/"):
+            view, path = self._worker.layers.view(ref, self._cancel), clean_path(mount.selector)
+            if view.lookup(view.resolve(path)) is None:
+                raise missing(view, path)
         rootfs = self._rootfs(ref, writable=not mount.readonly, output=mount.output)
         return StepMount(
             mount.dest, "chain", subpath=mount.selector or "/", rootfs=rootfs, readonly=bool(mount.readonly)
@@ -160,6 +168,8 @@ class Mounts:
             raise error
         if value is not None and len(value) > _SECRET_LIMIT:
             raise InputError(f"secret {secret_id!r} is larger than 500 KiB", source=self._source)
+        if value is not None:
+            self.secrets.append(value)
         return value
 
     def _ssh(self, mount: Any, number: int) -> None:

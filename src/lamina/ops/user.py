@@ -57,7 +57,7 @@ def lookup_user(text: str, view: ChainView) -> User:
         row = next((row for row in passwd if row[2] == name), None)
     elif row is None:
         raise InputError(
-            f"no user {name!r} in the image's /etc/passwd", hint="create it with a RUN step, or use a number"
+            f"no user {name!r} in the image's /etc/passwd", hint="make it with a RUN step before, or write its number"
         )
     else:
         uid = _number(row[2], "user")
@@ -75,7 +75,9 @@ def _group(text: str, groups: list[list[str]]) -> int:
         return _number(found[2], "group")
     if text.isdigit():
         return _number(text, "group")
-    raise InputError(f"no group {text!r} in the image's /etc/group", hint="create it with a RUN step, or use a number")
+    raise InputError(
+        f"no group {text!r} in the image's /etc/group", hint="make it with a RUN step before, or write its number"
+    )
 
 
 def _number(text: str, what: str) -> int:

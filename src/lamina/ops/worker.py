@@ -22,6 +22,7 @@ from lamina.state.db import State
 from lamina.state.locks import Locks
 
 if TYPE_CHECKING:
+    from lamina.executor.cdi_registry import CdiRegistry
     from lamina.source.git import GitSource
 
 
@@ -65,9 +66,10 @@ class Worker:
         trust: set when steps shall trust what the host trusts.
         shm_size: default size of /dev/shm in bytes, 0 for docker's 64 MiB.
         now_ns: the time that the build stamps on what it makes itself.
-        allow: entitlements of steps (`security.insecure`, `network.host`).
         secret_version: what stands for a secret (by id) in keys of steps that get it, "" when it does not count.
         fill_mount: fills a new cache mount (by id, in a directory) from a cache elsewhere; False when none has it.
+        allow: entitlements of steps (`security.insecure`, `network.host`, `device`, `device=NAME`).
+        devices: the CDI devices of this machine, read when the first step asks for one.
     """
 
     root: Path
@@ -80,6 +82,7 @@ class Worker:
     executor: Callable[[], Executor]
     git: Callable[[], GitSource]
     context: Callable[[str, Mapping[str, str]], ContextView]
+    devices: Callable[[], CdiRegistry]
     scratch: Path
     cancel: Cancel = field(default_factory=Cancel)
     compression: Compression = field(default_factory=lambda: Compression("gzip", None))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from lamina.cancel import Cancel
-from lamina.solver.keys import contribution, make_key
-from lamina.solver.protocol import CacheMap, Resolved, Result, Vertex
+from lamina.solver.keys import VERSION, contribution, make_key
+from lamina.solver.protocol import CacheMap, Counted, Resolved, Result, Vertex
 
 
 class Keying:
@@ -27,6 +28,7 @@ class Keying:
         self._vertices = vertices
         self._cancel = cancel
         self._content: dict[tuple[str, int], str] = {}
+        self._counted: dict[str, tuple[Counted, ...]] = {}
         self._lock = threading.Lock()
         self.maps: dict[str, CacheMap] = {}
         self.definition: dict[str, str] = {}
@@ -60,20 +62,26 @@ class Keying:
         """Return the exact key of a vertex whose inputs are all in `resolved`. May read and hash files."""
         cache_map = self.maps[vertex.digest]
         assert cache_map.digest is not None
-        parts = []
+        parts, counted = [], []
         for number, (below, output) in enumerate(vertex.inputs):
             dependency, found = cache_map.dependencies[number], resolved[below]
             if dependency.by_content or below in self.instant:
-                value = self._content_of(vertex, number, found.results[output])
-                parts.append(contribution("content", value, output, dependency.selector))
+                kind, value = "content", self._content_of(vertex, number, found.results[output])
             else:
-                parts.append(contribution("key", found.canon, output, dependency.selector))
+                kind, value = "key", found.canon
+            parts.append(contribution(kind, value, output, dependency.selector))
+            counted.append(Counted(kind, value, self._vertices[below].name))
+        self._counted[vertex.digest] = tuple(counted)
         return make_key(cache_map.digest, parts)
 
-    def content_parts(self, vertex: Vertex) -> dict[str, str]:
-        """Return the content digests that went into the vertex's keys, by input number."""
-        with self._lock:
-            return {str(n): v for (digest, n), v in self._content.items() if digest == vertex.digest}
+    def counted(self, vertex: Vertex) -> tuple[Counted, ...]:
+        """Return what each input added to the exact key; () before `exact`."""
+        return self._counted.get(vertex.digest, ())
+
+    def parts(self, vertex: Vertex) -> dict[str, Any]:
+        """Return what the vertex's exact key was made of, as plain values to be kept with its record."""
+        inputs = [[item.kind, item.value, item.name] for item in self.counted(vertex)]
+        return {**self.maps[vertex.digest].parts, "keys": VERSION, "inputs": inputs}
 
     def _content_of(self, vertex: Vertex, number: int, result: Result) -> str:
         """Return the digest of what `vertex` reads from its input `number`, asking the op once."""

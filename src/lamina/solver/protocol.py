@@ -14,17 +14,21 @@ otherwise the op runs, once, under a lock that other processes wait for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from lamina.cancel import Cancel
-from lamina.errors import SourceRange
+from lamina.errors import Error, SourceRange
 from lamina.progress import Sink
 
 Result = Any
 """What a vertex yields for one output; the solver never looks inside."""
+
+
+class UnknowableError(Error):
+    """What a key depends on cannot be known without doing the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,14 @@ class Preparing(Protocol):
         """Look, so that `cache_map` is cheap. Called once, in parallel with others, before any key is made."""
 
 
+@runtime_checkable
+class Listing(Protocol):
+    """An op that can tell what a content key of it was made of."""
+
+    def listing(self, number: int, result: Result, cancel: Cancel) -> Iterable[tuple[str, ...]]:
+        """Iterate over a row for everything that `content_key` digests of this input. Asked only on a miss."""
+
+
 @dataclass(frozen=True, slots=True)
 class Vertex:
     """A node of the graph.
@@ -114,11 +126,62 @@ class Vertex:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A stored result: one value for each output, and the key that dependents build on."""
+    """A stored result: one value for each output, and the key that dependents build on.
+
+    Attributes:
+        origin: where it comes from, "" for this store.
+    """
 
     results: tuple[Result, ...]
     canon: str
     seconds: float = 0.0
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What one input added to the exact key of a vertex.
+
+    Attributes:
+        kind: "key" for an identity, "content" for a digest of what is read.
+        value: the identity or digest.
+        name: name of the vertex below.
+    """
+
+    kind: str
+    value: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A vertex that is about to run, and all that its keys were made of.
+
+    Attributes:
+        definition, exact: its keys; neither led to a result that may be used.
+        parts: the op's `CacheMap.parts` and its inputs, as they will be kept with the record.
+        inputs: what each input added to the exact key.
+        results: what the inputs are, for `Listing.listing`.
+    """
+
+    vertex: Vertex
+    definition: str
+    exact: str
+    parts: Mapping[str, Any]
+    inputs: tuple[Counted, ...]
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one vertex went in a solve: its keys as far as they were made, and its result's key when there is one."""
+
+    vertex: Vertex
+    definition: str = ""
+    exact: str = ""
+    canon: str = ""
+    cached: bool = False
+    origin: str = ""
 
 
 class Cache(Protocol):
@@ -154,3 +217,4 @@ class Resolved:
     canon: str
     cached: bool
     seconds: float = 0.0
+    origin: str = ""

@@ -12,16 +12,18 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from lamina.cancel import Cancel
 from lamina.errors import CancelledError
 from lamina.progress import Sink, VertexEvent
 from lamina.solver.keying import Keying
 from lamina.solver.keys import fresh_canon
-from lamina.solver.protocol import Cache, Hit, Preparing, Resolved, RunContext, Vertex
+from lamina.solver.protocol import Cache, Hit, Miss, Outcome, Preparing, Resolved, RunContext, Vertex
 from lamina.solver.scheduler import Event, Failed, Finished, Instruction, Key, Missed, Probe, Scheduler
 
 OnResolved = Callable[[Vertex, Resolved], None]
+OnMiss = Callable[[Miss], str]
 
 
 class Runner:
@@ -34,6 +36,8 @@ class Runner:
         cancel: stops the solve.
         jobs: how many ops may run at once.
         on_resolved: told of each vertex that is done, in the thread that finished it.
+        on_miss: told of each vertex just before it runs; returns why it has to, for its progress events, or raises to
+            end the solve before it does.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Runner:
         *,
         jobs: int,
         on_resolved: OnResolved | None = None,
+        on_miss: OnMiss | None = None,
     ) -> None:
         self._vertices = vertices
         self._cache = cache
@@ -52,6 +57,9 @@ class Runner:
         self._cancel = Cancel(cancel)
         self._jobs = jobs
         self._on_resolved = on_resolved
+        self._on_miss = on_miss
+        self._needed_now: list[str] = []
+        self._succeeded = False
         self._keying = Keying(vertices, self._cancel)
         self._exact: dict[str, str] = {}
         self._resolved: Mapping[str, Resolved] = {}
@@ -66,7 +74,7 @@ class Runner:
             Error: the first failure of an op; CancelledError when cancelled from outside.
         """
         targets = list(targets)
-        needed = self._needed(targets)
+        needed = self._needed_now = self._needed(targets)
         self._prepare([self._vertices[digest] for digest in needed])
         self._keying.define(needed, self._open_instant)
         scheduler = Scheduler(self._vertices, targets)
@@ -75,10 +83,26 @@ class Runner:
             self._drive(scheduler, pool)
         if scheduler.failure is not None:
             raise scheduler.failure.error
+        self._succeeded = True
         for digest in needed:
             if digest not in scheduler.resolved and digest not in self._keying.instant:
                 self._report(self._vertices[digest], time.time(), time.time(), cached=True)
         return scheduler.resolved
+
+    def outcomes(self) -> list[Outcome]:
+        """Return how every vertex of the solve went, inputs first; also after a failure."""
+        found = []
+        for digest in self._needed_now:
+            resolved = self._resolved.get(digest)
+            outcome = Outcome(
+                self._vertices[digest], self._keying.definition.get(digest, ""), self._exact.get(digest, "")
+            )
+            if resolved is not None:
+                outcome = replace(outcome, canon=resolved.canon, cached=resolved.cached, origin=resolved.origin)
+            elif self._succeeded:  # nobody needed to look at it: all that stands on it was found
+                outcome = replace(outcome, cached=True)
+            found.append(outcome)
+        return found
 
     @property
     def definitions(self) -> Mapping[str, str]:
@@ -188,7 +212,8 @@ class Runner:
     def _hit(self, vertex: Vertex, hit: Hit) -> Event:
         now = time.time()
         self._report(vertex, now, now, cached=True)
-        return self._done(vertex, Resolved(hit.results, hit.canon, cached=True, seconds=hit.seconds))
+        found = Resolved(hit.results, hit.canon, cached=True, seconds=hit.seconds, origin=hit.origin)
+        return self._done(vertex, found)
 
     def _run(self, vertex: Vertex) -> Event:
         with self._cache.working(self._exact[vertex.digest], self._cancel):
@@ -201,18 +226,21 @@ class Runner:
         exact = self._exact[vertex.digest]
         keys = (self._keying.definition[vertex.digest], exact)
         inputs = [self._resolved[below].results[output] for below, output in vertex.inputs]
-        self._report(vertex, started)
+        parts = self._keying.parts(vertex)
+        reason = ""
+        if self._on_miss is not None:
+            reason = self._on_miss(Miss(vertex, *keys, parts, self._keying.counted(vertex), tuple(inputs)))
+        self._report(vertex, started, reason=reason)
         try:
             results = vertex.op.run(inputs, RunContext(vertex.digest, self._sink, self._cancel, keys))
         except BaseException as error:
             text = "cancelled" if isinstance(error, CancelledError) else str(error) or type(error).__name__
-            self._report(vertex, started, time.time(), error=text)
+            self._report(vertex, started, time.time(), error=text, reason=reason)
             raise
         seconds = time.monotonic() - clock
         canon = fresh_canon(exact, self._run_id) if vertex.ignore_cache else exact
-        parts = {**self._keying.maps[vertex.digest].parts, "content": self._keying.content_parts(vertex)}
         self._cache.save(keys, canon, results, description=vertex.name, parts=parts, seconds=seconds)
-        self._report(vertex, started, time.time())
+        self._report(vertex, started, time.time(), reason=reason)
         return self._done(vertex, Resolved(tuple(results), canon, cached=False, seconds=seconds))
 
     def _done(self, vertex: Vertex, resolved: Resolved) -> Event:
@@ -221,7 +249,16 @@ class Runner:
         return Finished(vertex.digest, resolved)
 
     def _report(
-        self, vertex: Vertex, started: float, completed: float | None = None, *, cached: bool = False, error: str = ""
+        self,
+        vertex: Vertex,
+        started: float,
+        completed: float | None = None,
+        *,
+        cached: bool = False,
+        error: str = "",
+        reason: str = "",
     ) -> None:
         inputs = tuple(below for below, _ in vertex.inputs)
-        self._sink(VertexEvent(vertex.digest, vertex.name, inputs, started, completed, cached, error, vertex.source))
+        self._sink(
+            VertexEvent(vertex.digest, vertex.name, inputs, started, completed, cached, error, vertex.source, reason)
+        )

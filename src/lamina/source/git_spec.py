@@ -169,7 +169,7 @@ def check_pin(spec: GitSpec, pin: Pin) -> None:
         got = pin.object if pin.commit in ("", pin.object) else f"{pin.commit} (tag object {pin.object})"
         raise InputError(
             f"checksum mismatch: expected commit {spec.checksum}, got {got}",
-            where=f"{spec.remote.address}#{spec.ref}",
+            where=f"{spec.remote.address}#{spec.ref}".rstrip("#"),
             hint="the ref has moved, or the checksum is not the commit's",
         )
 

@@ -128,6 +128,10 @@ class State:
         with self.transaction():
             if "boot" in known:
                 since = float(known.get("synced", "0"))
+                connection.execute(
+                    "INSERT OR REPLACE INTO pruned SELECT canon, description, parts, ?, ? FROM node WHERE created > ?",
+                    ("the start after a power cut", time.time(), since),
+                )
                 connection.execute("DELETE FROM node WHERE created > ?", (since,))
                 connection.execute("UPDATE layer SET tree = 0, indexed = 0, blob = NULL WHERE created > ?", (since,))
                 connection.execute("DELETE FROM memo")

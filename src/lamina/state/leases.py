@@ -27,8 +27,13 @@ class Lease:
     def __init__(self, work: Path) -> None:
         self.id = secrets.token_hex(6)
         self.directory = work / self.id
-        self.directory.mkdir(parents=True, mode=0o711)
-        self._fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = -1
+        while self._fd < 0:
+            self.directory.mkdir(parents=True, mode=0o711, exist_ok=True)
+            try:
+                self._fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                continue  # somebody's sweep took the directory while it was empty
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         self.started = time.time()
         os.write(self._fd, f"{self.started!r}\n".encode())
@@ -55,6 +60,7 @@ def sweep(work: Path, remove: Callable[[Path], None]) -> int:
         directory = work / name
         fd = _lock_if_dead(directory)
         if fd is None:
+            _remove_empty(directory)
             continue
         try:
             remove(directory)
@@ -69,6 +75,14 @@ def _names(work: Path) -> list[str]:
         return os.listdir(work)
     except FileNotFoundError:
         return []
+
+
+def _remove_empty(directory: Path) -> None:
+    """Remove a directory that is empty: of a build killed while it made or removed it. A live one makes it again."""
+    try:
+        os.rmdir(directory)
+    except OSError:
+        return
 
 
 def _lock_if_dead(directory: Path) -> int | None:

@@ -8,7 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
-VERSION = 2
+VERSION = 3
 
 _HTTP = """
 -- Versions of files that came by http: `origin` is a hash of what was asked for (no credentials), `etag` and `modified`
@@ -25,6 +25,61 @@ CREATE TABLE http(
 ) WITHOUT ROWID;
 CREATE INDEX http_layer ON http(layer);
 CREATE INDEX http_digest ON http(digest);
+"""
+
+_HISTORY = """
+-- Every build leaves a row, also one that failed, was cancelled or killed. `project` is a hash of what the user builds
+-- (context, Dockerfile, target, platforms), so that builds of one thing are compared. `lease` names the work directory:
+-- a row that still says running without a live lease is of a build that died. `same_as` names the build whose steps
+-- this one found again without looking at them. `record` is JSON (see lamina.history.records).
+CREATE TABLE build(
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    project TEXT NOT NULL,
+    name TEXT NOT NULL,
+    lease TEXT NOT NULL DEFAULT '',
+    started REAL NOT NULL,
+    completed REAL,
+    status TEXT NOT NULL,
+    error TEXT NOT NULL DEFAULT '',
+    steps INTEGER NOT NULL DEFAULT 0,
+    cached INTEGER NOT NULL DEFAULT 0,
+    same_as TEXT NOT NULL DEFAULT '',
+    log_bytes INTEGER NOT NULL DEFAULT 0,
+    record TEXT NOT NULL DEFAULT '{}'
+);
+CREATE INDEX build_project ON build(project, seq);
+CREATE INDEX build_name ON build(name, seq);
+CREATE INDEX build_repeated ON build(seq) WHERE same_as <> '';
+-- One vertex of one build. `origin` says where a cached result came from, '' is this store. `reason` (JSON) says why
+-- the vertex ran.
+CREATE TABLE step(
+    build INTEGER NOT NULL REFERENCES build(seq) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    vertex TEXT NOT NULL,
+    name TEXT NOT NULL,
+    definition TEXT NOT NULL DEFAULT '',
+    exact TEXT NOT NULL DEFAULT '',
+    canon TEXT NOT NULL DEFAULT '',
+    cached INTEGER NOT NULL DEFAULT 0,
+    origin TEXT NOT NULL DEFAULT '',
+    started REAL,
+    completed REAL,
+    error TEXT NOT NULL DEFAULT '',
+    reason TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY(build, number)
+) WITHOUT ROWID;
+-- What a content digest in a key was made of: a compressed list of paths. Written when a step missed the cache.
+CREATE TABLE listing(digest TEXT PRIMARY KEY, size INTEGER NOT NULL, used REAL NOT NULL, data BLOB NOT NULL);
+-- Nodes that were dropped, by which rule and when: so that a miss can say so, and what the key had been made of.
+CREATE TABLE pruned(
+    canon TEXT PRIMARY KEY,
+    description TEXT NOT NULL,
+    parts TEXT NOT NULL,
+    rule TEXT NOT NULL,
+    at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX node_description ON node(description);
 """
 
 TABLES = (
@@ -86,7 +141,8 @@ CREATE TABLE cachemount(
 ) WITHOUT ROWID;
 """
     + _HTTP
+    + _HISTORY
 )
 
-MIGRATIONS: dict[int, str] = {1: _HTTP}
+MIGRATIONS: dict[int, str] = {1: _HTTP, 2: _HISTORY}
 """Statements that lead from the version of the key to the next one."""

@@ -3,6 +3,7 @@
 import pytest
 
 from lamina.checks.pragmas import BUILD_ARG, Wishes, parse_wishes
+from lamina.checks.ruleset import RULES
 from lamina.checks.run import refusal, run_checks, wishes_of
 from lamina.checks.values import ADVICE, Finding, Hit, Rule
 from lamina.checks.view import CheckOptions
@@ -13,10 +14,13 @@ SHELL_FORM = "FROM scratch\nCMD run me\n"
 BOTH = "FROM scratch AS Upper\nCMD run me\n"
 
 
+BUILDKITS = [rule for rule in RULES if rule.buildkit]
+
+
 def found(text: str, build_arg: str | None = None) -> list[tuple[str, int]]:
     """Return (rule, line) of every finding."""
     build_args = {} if build_arg is None else {BUILD_ARG: build_arg}
-    findings = run_checks(parse(text), CheckOptions(build_args=build_args))
+    findings = run_checks(parse(text), CheckOptions(build_args=build_args), BUILDKITS)
     return [(finding.rule.id, finding.source.start) for finding in findings]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.checks.report import Report, json_report, text_report
+from lamina.checks.ruleset import RULES
 from lamina.checks.run import run_checks
 from lamina.checks.sarif import sarif_report
 from lamina.checks.values import ADVICE, Edit, Finding, Fix, Rule
@@ -20,7 +21,7 @@ OWN = Rule("OwnRule", "Something of ours", lambda _view: iter(()), ADVICE, alias
 
 def report() -> Report:
     """A report with everything in it."""
-    findings = run_checks(parse(TEXT), CheckOptions())
+    findings = run_checks(parse(TEXT), CheckOptions(), [rule for rule in RULES if rule.buildkit])
     source = SourceRange("Dockerfile", 2, 2, TEXT)
     own = Finding(OWN, "could be nicer", source, ("a detail",), Fix("make it nicer", (Edit(2, 2, "ENV A=1"),)))
     error = InputError("no such stage: 'x'", where="Dockerfile:2", source=source, hint="name one that exists")

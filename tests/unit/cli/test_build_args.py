@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lamina.cli import build_args
-from lamina.cli.build_args import Request
+from lamina.cli.build_args import Request, parse_allow
 from lamina.engine.options import BuildOptions
 from lamina.errors import InputError, NotYetError
 
@@ -211,3 +211,23 @@ def test_quiet_and_progress():
 def test_bad_epoch_is_refused(text: str):
     with pytest.raises(InputError, match="SOURCE_DATE_EPOCH"):
         build_args.parse_epoch(text)
+
+
+@pytest.mark.parametrize(
+    ("texts", "granted"),
+    [
+        (["network.host,security.insecure", "device"], ["device", "network.host", "security.insecure"]),
+        (["device=v.com/c=a", "device=v.com/c=a"], ["device=v.com/c=a"]),
+        (["device=v.com/c=a,alias=gpu,network.host"], ["device=v.com/c=a,alias=gpu", "network.host"]),
+    ],
+)
+def test_allow(texts: list[str], granted: list[str]):
+    """A3.8, A3.11: entitlements, separated by commas or given apart; an alias belongs to its device."""
+    assert parse_allow(texts) == granted
+
+
+@pytest.mark.parametrize("text", ["everything", "device=", "alias=x", "device,alias=x", "device=a,alias=b,alias=c"])
+def test_allow_of_what_is_not_known(text: str):
+    """A3.8, A3.11"""
+    with pytest.raises(InputError, match="no entitlement"):
+        parse_allow([text])

@@ -2,7 +2,8 @@
 
 A case there is `#### NAME [option...]`, the Dockerfile, `>>>>`, and what `lamina build` prints. Options: `--escapes`
 (the Dockerfile holds Python's escapes, for bytes no editor shows), `--target=NAME`, `--build-arg=NAME=VALUE`,
-`--onbuild=TRIGGER` (an ONBUILD of the base image). Run this file to write the messages anew; then read them by eye.
+`--onbuild=TRIGGER` (an ONBUILD of the base image), `--build-context=NAME=SOURCE`.
+Run this file to write the messages anew; then read them by eye.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lamina.cli.main import report
 from lamina.cli.terminal import clean_text
 from lamina.dockerfile import heredocs, scanner, shell_patterns, words
 from lamina.dockerfile.convert import ConvertOptions, ResolvedBase, convert
+from lamina.dockerfile.convert_stage import MAX_ENVIRONMENT, MAX_PATH, MAX_VARIABLE
 from lamina.dockerfile.parser import MAX_STAGES, parse
 from lamina.errors import Error, InputError
 from lamina.oci.platform import Platform
@@ -27,8 +29,9 @@ from lamina.oci.platform import Platform
 GOLDEN = Path(__file__).parents[2] / "golden" / "dockerfile_errors" / "messages.txt"
 SOURCES = Path(scanner.__file__).parent
 CHECKED = (
-    "builders", "durations", "flags", "heredocs", "mounts", "parser", "scanner", "shell_patterns", "statements",
-    "words",
+    "builders", "convert", "convert_config", "convert_copy", "convert_run", "convert_sources", "convert_stage",
+    "devices", "durations", "flag_fields", "flags", "heredocs", "mounts", "parser", "scanner", "shell_patterns",
+    "stages", "statements", "words",
 )  # fmt: skip
 """Modules whose every `raise` must be reached by a case."""
 
@@ -43,6 +46,7 @@ class Case:
     target: str = ""
     build_args: tuple[str, ...] = ()
     onbuild: tuple[str, ...] = ()
+    contexts: tuple[str, ...] = ()
 
 
 def read_cases() -> list[Case]:
@@ -64,6 +68,7 @@ def read_cases() -> list[Case]:
                 "".join(values.get("--target", ())),
                 values.get("--build-arg", ()),
                 values.get("--onbuild", ()),
+                values.get("--build-context", ()),
             )
         )
     return found
@@ -79,6 +84,11 @@ MADE = {
     "many times": Case("", b"FROM a\nENV a=" + b"x" * 100_000 + b"\nENV b=" + b"$a" * 200),
     "nested": Case("", b"FROM a\nENV a=" + b"${a:-" * (words.MAX_DEPTH + 1) + b"}" * (words.MAX_DEPTH + 1)),
     "long pattern": Case("", b"FROM a\nENV a=b\nENV b=${a#*" + b"x" * shell_patterns.MAX_PATTERN + b"}"),
+    "long path": Case("", b"FROM a\nWORKDIR " + b"/x" * MAX_PATH),
+    "long variable": Case("", b"FROM a\nENV a=" + b"x" * (MAX_VARIABLE + 1)),
+    "many variables": Case(
+        "", b"FROM a\n" + b"".join(b"ENV a%d=%s\n" % (n, b"x" * 100_000) for n in range(MAX_ENVIRONMENT // 100_000 + 1))
+    ),
     "replacement": Case("", b"FROM a\nENV a=" + b"x" * 2000 + b"\nENV b=${a//x/" + b"y" * 2000 + b"}"),
     "replacement by pattern": Case("", b"FROM a\nENV a=" + b"x" * 2000 + b"\nENV b=${a//?/" + b"y" * 2000 + b"}"),
 }
@@ -93,7 +103,9 @@ def failure(case: Case) -> Error:
 
     arguments = dict(argument.split("=", 1) for argument in case.build_args)
     with pytest.raises(Error) as caught:
-        convert(parse(case.data), ConvertOptions(build_args=arguments, target=case.target), image)
+        contexts = dict(context.split("=", 1) for context in case.contexts)
+        options = ConvertOptions(build_args=arguments, target=case.target, named_contexts=contexts)
+        convert(parse(case.data), options, image)
     return caught.value
 
 

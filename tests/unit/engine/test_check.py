@@ -39,12 +39,13 @@ def told(text: str, platforms: list[Platform], **options: object) -> tuple[list[
 
 def test_findings_become_warnings_with_rule_page_and_lines() -> None:
     """F2: an event for the displays, a line for the result."""
-    (event,), kept = told("FROM scratch\nCMD a\n", [AMD64])
+    (event, advice), kept = told("FROM scratch\nCMD a\n", [AMD64])
 
     assert isinstance(event, WarningEvent) and event.source is not None
     assert event.short.startswith("JSONArgsRecommended: ")
     assert (event.source.start, event.url.rpartition("/rule/")[2]) == (2, "json-args-recommended/")
     assert len(kept) == 1 and kept[0].endswith("(Dockerfile:2)")
+    assert isinstance(advice, WarningEvent) and advice.short.startswith("1 piece of advice about Dockerfile")
 
 
 def test_several_platforms_say_a_thing_once() -> None:
@@ -52,7 +53,8 @@ def test_several_platforms_say_a_thing_once() -> None:
     events, _ = told("FROM debian:12\nCMD a\n", [AMD64, ARM64])
     rules = [event.short.partition(":")[0] for event in events if isinstance(event, WarningEvent)]
 
-    assert rules == ["InvalidBaseImagePlatform", "JSONArgsRecommended"]
+    assert rules[:2] == ["InvalidBaseImagePlatform", "JSONArgsRecommended"]
+    assert len(rules) == 3 and "advice" in rules[2]
 
 
 def test_a_flood_is_cut_short() -> None:
@@ -60,7 +62,7 @@ def test_a_flood_is_cut_short() -> None:
     events, kept = told("from scratch\n" + "User x\nENV A $b\n" * 500, [AMD64])
 
     assert len(events) == 201 and len(kept) == 200
-    assert isinstance(events[-1], WarningEvent) and "lamina build --check" in events[-1].short
+    assert isinstance(events[200], WarningEvent) and "lamina build --check" in events[200].short
 
 
 def test_error_true_raises_after_telling() -> None:

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import os
+import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,15 @@ def test_archives_that_break_a_rule_are_refused(tmp_path: Path, data: bytes) -> 
     """Cut short, damaged, or holding a whiteout: never half of it."""
     with pytest.raises(InputError):
         added(tmp_path, data)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
+def test_an_archive_that_is_cut_short_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    """However small it is: a download that broke off is not copied as if it were a file."""
+    data = pack(archive(one=random.Random(0).randbytes(1 << 16)))
+
+    with pytest.raises(InputError, match="cut short"):
+        added(tmp_path, data[: len(data) // 2])
 
 
 def test_a_bomb_is_refused(tmp_path: Path) -> None:

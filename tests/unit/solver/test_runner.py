@@ -4,10 +4,13 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lamina.cancel import Cancel
 from lamina.errors import CancelledError, Error
 from lamina.progress import VertexEvent
+from lamina.solver.planner import Planner
 from lamina.solver.protocol import CacheMap, Dependency, Hit, Vertex
 from lamina.solver.runner import Runner
 
@@ -278,3 +281,77 @@ def test_the_first_failure_to_look_stops_the_others_and_is_the_error():
     with pytest.raises(Error, match="no such host"):
         solve(vertices, MemoryCache(), "c", sink=events.append)
     assert {event.digest: event.error for event in events if event.error} == {"a": "cancelled", "b": "no such host"}
+
+
+SHAPES = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, 5), max_size=2),  # inputs, modulo what is there
+        st.booleans(),  # counts its inputs by content
+        st.booleans(),  # makes the same whatever it is given
+        st.booleans(),  # edited between the builds
+        st.booleans(),  # must run in the second build
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def shaped(shapes, second, calls):
+    """Return the graph of these shapes, as the first or the second build has it."""
+    vertices = []
+    for number, (inputs, content, constant, edited, forced) in enumerate(shapes):
+        name = f"{number}{'edited' if edited and second else ''}"
+        work = (lambda _inputs, _context, number=number: f"always {number}") if constant else None
+        op = Toy(name, content=content, work=work, calls=calls)
+        below = dict.fromkeys(i % number for i in inputs) if number else ()
+        op.inputs = len(below)
+        vertices.append(Vertex(str(number), name, op, tuple((str(i), 0) for i in below), forced and second))
+    return graph(*vertices)
+
+
+@given(SHAPES)
+def test_a_plan_comes_true(shapes):
+    """L23: what it calls cached does not run, what it says runs does; only "perhaps" is open."""
+    cache, target = MemoryCache(), str(len(shapes) - 1)
+    solve(shaped(shapes, False, []), cache, target)
+    before = dict(cache.records)
+
+    planned = Planner(shaped(shapes, True, []), cache, lambda _event: None, Cancel()).plan([target])
+    assert cache.records == before
+    calls = []
+    solve(shaped(shapes, True, calls), cache, target)
+
+    status = {item.vertex.name: item.status for item in planned}
+    assert {name for name, word in status.items() if word == "run"} <= set(calls)
+    assert not {name for name, word in status.items() if word == "cached"} & set(calls)
+
+
+@given(SHAPES)
+def test_every_run_is_told_before_it_and_how_it_went_after(shapes):
+    """Each vertex that runs is a miss with its parts; outcomes say the same of all."""
+    calls, misses = [], []
+    vertices = shaped(shapes, False, calls)
+    runner = Runner(
+        vertices, MemoryCache(), lambda _event: None, Cancel(), jobs=2, on_miss=lambda miss: misses.append(miss) or ""
+    )
+    runner.solve([str(len(shapes) - 1)])
+
+    assert sorted(miss.vertex.name for miss in misses) == sorted(calls)
+    assert sorted(o.vertex.name for o in runner.outcomes() if o.canon and not o.cached) == sorted(calls)
+    for miss in misses:
+        kinds = {item.kind for item in miss.inputs}
+        assert len(miss.inputs) == len(miss.vertex.inputs) == len(miss.parts["inputs"])
+        assert kinds <= ({"content"} if miss.vertex.op.content else {"key"})
+
+
+def test_whoever_watches_may_end_the_solve_before_a_step_runs():
+    calls = []
+
+    def refuse(miss):
+        raise Error(f"not {miss.vertex.name}")
+
+    vertices = graph(vertex(Toy("a", calls=calls)), vertex(Toy("b", calls=calls), "a"))
+    with pytest.raises(Error, match="not a"):
+        Runner(vertices, MemoryCache(), lambda _event: None, Cancel(), jobs=2, on_miss=refuse).solve(["b"])
+
+    assert calls == []

@@ -33,11 +33,13 @@ def test_a_newer_schema_stops_with_a_clear_error(tmp_path):
 
 
 def test_a_file_of_the_first_schema_becomes_a_new_one_and_keeps_its_rows(tmp_path):
-    """Whoever updates keeps the cache; the table of downloads comes with schema 2."""
+    """Whoever updates keeps the cache; the table of downloads comes with schema 2, history with 3."""
     State(tmp_path).close()
     with sqlite3.connect(tmp_path / "state.db") as db:
         fresh = sorted(db.execute("SELECT name, sql FROM sqlite_schema").fetchall())
-        db.execute("DROP TABLE http")
+        for table in ("http", "step", "build", "listing", "pruned"):
+            db.execute(f"DROP TABLE {table}")
+        db.execute("DROP INDEX node_description")
         db.execute("INSERT INTO cachemount VALUES ('a', 'b', 1, 2)")
         db.execute("PRAGMA user_version=1")
     db.close()
@@ -148,3 +150,28 @@ def test_sweeping_removes_the_dead_and_keeps_the_living(tmp_path):
     assert leases.oldest_live(tmp_path) == living.started
     living.release(remove)
     assert os.listdir(tmp_path) == []
+
+
+def test_an_empty_work_directory_is_swept_at_once(tmp_path):
+    """A build was killed between making its directory and its lock, or between removing its lock and its directory."""
+    (tmp_path / "left").mkdir()
+
+    leases.sweep(tmp_path, lambda path: path.rmdir())
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lease_whose_directory_was_swept_while_empty_makes_it_again(tmp_path, monkeypatch):
+    real, swept = os.open, []
+
+    def sweeping(path, *arguments, **options):
+        if not swept:
+            swept.append(path)
+            leases.sweep(tmp_path, lambda found: found.rmdir())
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", sweeping)
+    lease = leases.Lease(tmp_path)
+
+    assert (lease.directory / "lock").exists() and [path for path, _ in leases.live(tmp_path)] == [lease.directory]
+    lease.release(lambda path: [(path / "lock").unlink(), path.rmdir()])

@@ -61,6 +61,7 @@ class Vertex:
         "digest",
         "ended",
         "event",
+        "explained",
         "kept",
         "kept_size",
         "name",
@@ -83,6 +84,7 @@ class Vertex:
         self.cut = 0
         self.statuses: dict[str, StatusEvent] = {}
         self.shown = False
+        self.explained = False
 
     @property
     def running(self) -> bool:

@@ -72,6 +72,9 @@ class Plain:
         if vertex.began is None:
             return
         self._head(vertex)
+        if event.reason and not vertex.explained:
+            vertex.explained = True
+            self._write(f"#{vertex.number} not cached: {clean_name(event.reason)}")
         if vertex.ended is None:
             return
         self._lines(vertex, self._board.finish_lines(vertex))

@@ -59,6 +59,7 @@ def status_object(event: Event, now: float) -> dict[str, Any]:
             "completed": _time(event.completed),
             "cached": event.cached,
             "error": _text(event.error),
+            "reason": _text(event.reason),
         }
         return {"vertexes": [_without_empty(vertex, keep=("digest", "name"))]}
     if isinstance(event, StatusEvent):

@@ -117,7 +117,7 @@ class Tty:
         """Write what has finished above the live part, then draw it anew."""
         with self._lock:
             finished, self._finished = self._finished, []
-            above = [self._line(vertex, console.width) for vertex in finished]
+            above = [line for vertex in finished for line in (self._line(vertex, console.width), *_why(vertex))]
             below = self._running(console.width, console.height)
         if above:
             console.print(*above, sep="\n")
@@ -136,7 +136,7 @@ class Tty:
         window = min(WINDOW, max(0, (room - len(shown)) // max(1, len(shown))))
         lines: list[Text] = [head]
         for vertex in shown:
-            lines.append(self._line(vertex, width))
+            lines += [self._line(vertex, width), *_why(vertex)]
             for text in _window(vertex, window):
                 lines.append(Text(f" => => {text}", style="dim", no_wrap=True, overflow="ellipsis"))
         if len(running) > len(shown):
@@ -156,7 +156,8 @@ class Tty:
     def _plain_line(self, vertex: Vertex) -> str:
         mark, _ = _mark(vertex)
         took = "" if mark == "CACHED " else f"  {vertex.seconds(self._board.clock()):.1f}s"
-        return f" => {mark}{vertex.name}{took}"
+        why = f"\n => => not cached: {clean_name(reason)}" if (reason := _reason(vertex)) else ""
+        return f" => {mark}{vertex.name}{took}{why}"
 
     def _write(self, text: str) -> None:
         try:
@@ -164,6 +165,18 @@ class Tty:
             self._stream.flush()
         except (OSError, ValueError):
             pass
+
+
+def _reason(vertex: Vertex) -> str:
+    return vertex.event.reason if vertex.event is not None else ""
+
+
+def _why(vertex: Vertex) -> list[Text]:
+    """Return the line that tells why a step runs, if that was asked for."""
+    from rich.text import Text
+
+    reason = _reason(vertex)
+    return [Text(f" => => not cached: {clean_name(reason)}", style="dim", overflow="fold")] if reason else []
 
 
 def _mark(vertex: Vertex) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from time import time
 
 from lamina.cli.build_args import Request, add_arguments, prepare
 from lamina.cli.environment import state_root
@@ -34,21 +35,21 @@ def run(args: Namespace) -> int:
     request = Request(args, os.environ)
     remote = is_remote(request.context)
     if os.geteuid() != 0 and (remote or "-" in (request.context, request.file)):
-        _enter_user_namespace()  # before anything is downloaded or read, since this process starts over
+        enter_user_namespace()  # before anything is downloaded or read, since this process starts over
     if remote:
         return _build(request, None) if request.call is None else _check(request, None)
     inputs = find_inputs(request.context, request.file)
     try:
         if request.call is not None:
             return _check(request, inputs)
-        if _answer_from_memo(_options(request, inputs), request):
+        if _answer_from_memo(options_of(request, inputs), request):
             return 0
         return _build(request, inputs)
     finally:
         inputs.close()
 
 
-def _options(request: Request, inputs: Inputs) -> dict[str, Any]:
+def options_of(request: Request, inputs: Inputs) -> dict[str, Any]:
     """Return the keyword arguments of `BuildOptions`."""
     return {
         **request.options,
@@ -66,6 +67,7 @@ def _answer_from_memo(options: dict[str, Any], request: Request) -> bool:
         return False
     from lamina.engine import fast
 
+    began = time()
     hit = fast.try_cached(options, state_root())
     if hit is None:
         return False
@@ -73,6 +75,7 @@ def _answer_from_memo(options: dict[str, Any], request: Request) -> bool:
 
     show_cached(request.progress, hit.steps, hit.warnings, hit.names)
     _deliver(request, hit.config_digest, hit.digest, hit.metadata)
+    fast.note(hit, options, state_root(), began)
     return True
 
 
@@ -82,7 +85,7 @@ def _build(request: Request, inputs: Inputs | None) -> int:
     Args:
         inputs: None when they have to be fetched from a server, under the same display.
     """
-    _enter_user_namespace()
+    enter_user_namespace()
     from lamina.cli.environment import load_environment
     from lamina.cli.progress.display import open_display
     from lamina.errors import Error
@@ -119,8 +122,8 @@ def _check(request: Request, inputs: Inputs | None) -> int:
     with cancelling() as cancel:
         fetched = inputs or fetch(request, environment, lambda _event: None, cancel)
         try:
-            session = _session(request, fetched.context, environment)
-            options = BuildOptions(**_options(request, fetched))
+            session = open_session(request, fetched.context, environment)
+            options = BuildOptions(**options_of(request, fetched))
             if request.fix:
                 from lamina.cli.fixes import fix_file
 
@@ -168,7 +171,7 @@ def _outline(request: Request, inputs: Inputs | None) -> int:
     from lamina.dockerfile.outline import list_targets, outline
     from lamina.dockerfile.parser import parse
 
-    options = _options(request, inputs)
+    options = options_of(request, inputs)
     dockerfile = parse(inputs.dockerfile, inputs.name)
     if request.call.name == "targets":
         text = show_targets(list_targets(dockerfile), inputs.dockerfile, request.call.format)
@@ -179,7 +182,7 @@ def _outline(request: Request, inputs: Inputs | None) -> int:
     return 0
 
 
-def _enter_user_namespace() -> None:
+def enter_user_namespace() -> None:
     """Become root in a user namespace where the user is not root."""
     from lamina.cli.userns import enter_user_namespace
 
@@ -192,13 +195,27 @@ def _solve(request: Request, inputs: Inputs | None, environment: Environment, di
     from lamina.engine.build import build
     from lamina.engine.options import BuildOptions
 
+    sink = display.sink if request.explain else _without_reasons(display.sink)
     with cancelling() as cancel:
-        fetched = inputs or fetch(request, environment, display.sink, cancel)
+        fetched = inputs or fetch(request, environment, sink, cancel)
         try:
-            session = _session(request, fetched.context, environment)
-            return build(BuildOptions(**_options(request, fetched)), session, environment, display.sink, cancel)
+            session = open_session(request, fetched.context, environment)
+            options = BuildOptions(**{**options_of(request, fetched), "origin": "" if inputs else request.context})
+            return build(options, session, environment, sink, cancel)
         finally:
             fetched.close()
+
+
+def _without_reasons(sink: Sink) -> Sink:
+    """Return a sink that hands events on without telling why steps run."""
+    from dataclasses import replace
+
+    from lamina.progress import Event, VertexEvent
+
+    def plain(event: Event) -> None:
+        sink(replace(event, reason="") if isinstance(event, VertexEvent) and event.reason else event)
+
+    return plain
 
 
 def fetch(request: Request, environment: Environment, sink: Sink, cancel: Cancel) -> Inputs:
@@ -207,7 +224,7 @@ def fetch(request: Request, environment: Environment, sink: Sink, cancel: Cancel
     from lamina.engine.fetch import fetch_files
     from lamina.llb import State
 
-    session = _session(request, "", environment)
+    session = open_session(request, "", environment)
 
     def files(state: State, directory: str) -> None:
         fetch_files(state, directory, session, environment, sink, cancel)
@@ -216,7 +233,7 @@ def fetch(request: Request, environment: Environment, sink: Sink, cancel: Cancel
     return fetch_inputs(request.context, request.file, sys.stdin.buffer, files, options["build_args"])
 
 
-def _session(request: Request, context: str, environment: Environment) -> LocalSession:
+def open_session(request: Request, context: str, environment: Environment) -> LocalSession:
     """Return what this process offers to the build."""
     from pathlib import Path
 

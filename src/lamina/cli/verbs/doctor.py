@@ -12,6 +12,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     from lamina.cli.output import add_format
 
     add_format(parser)
+    parser.add_argument(
+        "--cdi-dir", action="append", default=[], metavar="DIR", help="directory that describes devices (CDI)"
+    )
 
 
 def run(args: Namespace) -> int:
@@ -21,7 +24,7 @@ def run(args: Namespace) -> int:
     from lamina.cli.probe import probe_machine
     from lamina.cli.terminal import clean_name, table
 
-    findings = probe_machine(load_environment())
+    findings = probe_machine(load_environment(), args.cdi_dir)
     if args.format == "json":
         print_json([finding.to_json() for finding in findings])
     else:

@@ -1,6 +1,13 @@
-"""`lamina history`: the layers of an image, newest first, and what made them."""
+"""`lamina history`: the records of builds (`ls`, `show`, `logs`, `export`, `rm`), or the layers of an image.
+
+`lamina history IMAGE` is docker's: the layers, newest first, and what made them. The words of this verb win over
+images of the same name; `docker.io/library/ls` still means the image.
+"""
 
 from __future__ import annotations
+
+import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,13 +18,151 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the verb's options."""
     from lamina.cli.output import add_format
 
-    parser.add_argument("image", metavar="IMAGE", help="a name or an image ID")
+    parser.usage = (
+        "lamina history IMAGE [--no-trunc] [--format table|json]\n"
+        "       lamina history ls [-n N] [--format table|json]\n"
+        "       lamina history show [BUILD] [--format table|json]\n"
+        "       lamina history logs [BUILD] [STEP]\n"
+        "       lamina history export [BUILD] [-o FILE]\n"
+        "       lamina history rm BUILD... | --all"
+    )
+    parser.add_argument("words", metavar="WORD", nargs="+", help="an image, or what to do with the records of builds")
     parser.add_argument("--no-trunc", action="store_true", help="print whole commands")
+    parser.add_argument("-n", "--number", type=int, default=20, metavar="N", help="ls: how many builds (default 20)")
+    parser.add_argument("-o", "--output", default="", metavar="FILE", help="export: where to (default standard output)")
+    parser.add_argument("--all", action="store_true", help="rm: every record")
     add_format(parser)
 
 
 def run(args: Namespace) -> int:
-    """Print the history."""
+    """Do what the first word says."""
+    from lamina.errors import InputError
+
+    word, *rest = args.words
+    if word in _VERBS:
+        verb, most = _VERBS[word]
+        if len(rest) > most:
+            raise InputError(f"history {word} takes at most {most} words, not {len(rest)}")
+        return verb(args, rest)
+    if rest:
+        raise InputError(f"history of one image, or one of {', '.join(_VERBS)}; not {word!r}")
+    return _image(args, word)
+
+
+def _ls(args: Namespace, _rest: list[str]) -> int:
+    """List builds, newest first."""
+    from time import time
+
+    from lamina.cli.environment import load_environment
+    from lamina.cli.output import print_json
+    from lamina.cli.terminal import age_text, table
+    from lamina.engine.history import builds
+
+    found = builds(load_environment().root, limit=max(0, args.number))
+    if args.format == "json":
+        print_json([build.to_json() for build in found])
+        return 0
+    now = time()
+    cells = [
+        (
+            build.id,
+            build.name,
+            age_text(now - build.started),
+            f"{build.seconds:.1f}s" if build.completed is not None else "",
+            build.status,
+            f"{build.cached}/{build.steps}" if build.steps else "",
+        )
+        for build in found
+    ]
+    print(table(("BUILD", "NAME", "STARTED", "TOOK", "STATUS", "CACHED"), cells))
+    return 0
+
+
+def _show(args: Namespace, rest: list[str]) -> int:
+    """Show one build and its steps."""
+    from lamina.cli.environment import load_environment
+    from lamina.cli.output import print_json
+    from lamina.cli.terminal import clean_text, table
+    from lamina.engine.history import explanation_of, show
+
+    build, steps = show(load_environment().root, *(rest or [""]), place=os.getcwd())
+    if args.format == "json":
+        print_json({**build.to_json(), "vertices": [step.to_json() for step in steps]})
+        return 0
+    image = build.record.get("image") or {}
+    lines = {
+        "build": build.id,
+        "name": build.name,
+        "context": build.record.get("context", ""),
+        "status": f"{build.status} after {build.seconds:.1f}s" if build.completed is not None else build.status,
+        "error": build.error,
+        "image": " ".join([image.get("digest", ""), *image.get("names", [])]).strip(),
+        "same as": build.same_as,
+    }
+    print(clean_text("\n".join(f"{name}: {text}" for name, text in lines.items() if text)))
+    for warning in build.record.get("findings", ()):
+        print(clean_text(f"warning: {warning}"))
+    print()
+    cells = []
+    for step in steps:
+        told = explanation_of(step)
+        name = step.name if args.no_trunc else _cut(step.name)
+        took = f"{step.seconds:.1f}s" if step.status in ("ran", "failed") else ""
+        cells.append((str(step.number), step.status, took, name, told.sentence if told is not None else ""))
+    print(table(("STEP", "STATUS", "TOOK", "NAME", "WHY IT RAN"), cells))
+    return 0
+
+
+def _logs(_args: Namespace, rest: list[str]) -> int:
+    """Print what the steps wrote: of one step as it is, of several with heads."""
+    from lamina.cli.environment import load_environment
+    from lamina.cli.terminal import clean_name
+    from lamina.engine.history import logs
+
+    build, step = [*rest, "", ""][:2]
+    for found, pieces in logs(load_environment().root, build, step, place=os.getcwd()):
+        if not step:
+            sys.stdout.write(f"==> {found.number} {clean_name(found.name)}\n")
+            sys.stdout.flush()
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+    return 0
+
+
+def _export(args: Namespace, rest: list[str]) -> int:
+    """Write a record as lines of JSON."""
+    import json
+    from contextlib import nullcontext
+    from itertools import chain
+
+    from lamina.cli.environment import load_environment
+    from lamina.engine.history import export
+
+    lines = export(load_environment().root, *(rest or [""]), place=os.getcwd())
+    first = next(lines)  # before the file is made: there may be no such build
+    target = open(args.output, "w", encoding="ascii") if args.output else nullcontext(sys.stdout)  # noqa: SIM115
+    with target as file:
+        for line in chain([first], lines):
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+    return 0
+
+
+def _rm(args: Namespace, rest: list[str]) -> int:
+    """Drop records."""
+    from lamina.cli.environment import load_environment
+    from lamina.engine.history import remove
+    from lamina.errors import InputError
+
+    if bool(rest) == args.all:
+        raise InputError("history rm takes builds, or --all")
+    count = remove(load_environment().root, rest, everything=args.all)
+    print(f"removed {count} record{'' if count == 1 else 's'}")
+    return 0
+
+
+def _image(args: Namespace, name: str) -> int:
+    """Print the history of an image."""
     from time import time
 
     from lamina.cli.environment import load_environment
@@ -25,7 +170,7 @@ def run(args: Namespace) -> int:
     from lamina.cli.terminal import age_text, size_text, table
     from lamina.engine.images import image_history
 
-    rows = image_history(load_environment().root, args.image)
+    rows = image_history(load_environment().root, name)
     if args.format == "json":
         print_json([row.to_json() for row in rows])
         return 0
@@ -47,3 +192,6 @@ def run(args: Namespace) -> int:
 def _cut(text: str, width: int = 60) -> str:
     text = " ".join(text.split())
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+_VERBS = {"ls": (_ls, 0), "show": (_show, 1), "logs": (_logs, 2), "export": (_export, 1), "rm": (_rm, 1000)}

@@ -1,0 +1,311 @@
+"""Our own rules, beyond the examples on their pages: when they speak, and above all when they keep quiet."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamina.checks.ruleset import RULES
+from lamina.checks.run import run_checks
+from lamina.checks.shell import commands
+from lamina.checks.view import CheckOptions
+from lamina.dockerfile.parser import parse
+from lamina.oci.platform import Platform
+from lamina.patterns import IgnoreRules, parse_ignore
+
+OWN = [rule for rule in RULES if not rule.buildkit]
+AMD64 = Platform("linux", "amd64")
+DIGEST = "@sha256:" + "0" * 64
+
+
+def found(
+    text: str, *, ignore: str | None = None, context: str | None = None, **config: object
+) -> list[tuple[int, str]]:
+    """Return line and name of what our own rules find; bases are known to be `config`."""
+    options = CheckOptions(
+        platform=AMD64,
+        build_platform=AMD64,
+        base_config=lambda _name, _platform: {"config": config},
+        ignore=IgnoreRules(parse_ignore(ignore.encode())) if ignore is not None else None,
+        list_context=(lambda directory: [] if directory else context.split()) if context is not None else None,
+    )
+    return [(finding.source.start, finding.rule.id) for finding in run_checks(parse(text), options, OWN)]
+
+
+def names(text: str, **options: object) -> set[str]:
+    return {name for _, name in found(text, **options)}  # type: ignore[arg-type]
+
+
+class TestBases:
+    """LatestTag, BaseTagMoves."""
+
+    @pytest.mark.parametrize("image", ["scratch", "debian:12" + DIGEST, "localhost:5000/app:1" + DIGEST, "$NOWHERE"])
+    def test_quiet(self, image: str) -> None:
+        assert names(f"FROM {image}\n") == set()
+
+    @pytest.mark.parametrize("image", ["debian", "debian:latest", "localhost:5000/debian", "a/b:latest"])
+    def test_latest(self, image: str) -> None:
+        assert names(f"FROM {image}\n") == {"LatestTag"}
+
+    def test_arguments_are_put_in(self) -> None:
+        assert names("ARG V=3.12\nFROM python:$V\n") == {"BaseTagMoves"}
+
+    def test_stages_and_named_contexts_are_none(self) -> None:
+        assert found(f"FROM a:1{DIGEST} AS base\nFROM base\n") == []
+
+    def test_one_name_is_said_once(self) -> None:
+        assert found("FROM a:1 AS x\nFROM a:1\nCOPY --from=x / /\n") == [(1, "BaseTagMoves")]
+
+
+class TestUser:
+    """RunsAsRoot."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            'USER app\nCMD ["a"]',
+            'CMD ["a"]\nUSER 1000:1000',
+            "USER app",
+            "RUN make",  # nothing is run from it
+            'USER $SOMEONE\nCMD ["a"]',
+        ],
+    )
+    def test_quiet(self, text: str) -> None:
+        assert "RunsAsRoot" not in names(f"FROM x:1{DIGEST}\n{text}\n")
+
+    @pytest.mark.parametrize("text", ['CMD ["a"]', 'USER root\nCMD ["a"]', 'USER app\nUSER 0:0\nENTRYPOINT ["a"]'])
+    def test_root(self, text: str) -> None:
+        assert "RunsAsRoot" in names(f"FROM x:1{DIGEST}\n{text}\n")
+
+    def test_the_base_counts(self) -> None:
+        assert "RunsAsRoot" not in names(f'FROM x:1{DIGEST}\nCMD ["a"]\n', User="nonroot")
+        assert "RunsAsRoot" in names(f"FROM x:1{DIGEST}\nRUN a\n", Cmd=["sh"])
+
+    def test_only_what_is_shipped(self) -> None:
+        assert "RunsAsRoot" not in names(f'FROM x:1{DIGEST} AS b\nCMD ["a"]\nFROM x:1{DIGEST}\nUSER a\nCMD ["b"]\n')
+
+    def test_an_unknown_base_is_not_judged(self) -> None:
+        findings = run_checks(parse(f'FROM x:1{DIGEST}\nCMD ["a"]\n'), CheckOptions(), OWN)
+        assert findings == ()
+
+
+BASE = f"FROM x:1{DIGEST}\n"
+
+
+class TestPackages:
+    """AptListsLeft, AptUpdateAlone, PackageCacheLeft, CacheMountUseful, PipeHidesFailure."""
+
+    @pytest.mark.parametrize(
+        "run",
+        [
+            "apt-get update && apt-get install -y curl && rm -rf /var/lib/apt/lists/*",
+            "apt-get update; apt-get install -y --no-install-recommends curl; rm -rf /var/lib/apt/lists/* /tmp/*",
+            "--mount=type=cache,target=/var/lib/apt,sharing=locked apt-get update && apt-get install -y curl",
+            "set -eux; \\\n  apt-get update; \\\n  apt-get install -y curl; \\\n  rm -rf /var/lib/apt/lists/*",
+            "echo apt-get update",
+            "apk add --no-cache curl",
+            "apk --no-cache add curl",
+            "apk add --update --no-cache --virtual .deps gcc",
+            "apk add curl && rm -rf /var/cache/apk/*",
+            "dnf install -y curl && dnf clean all",
+            "microdnf install curl && microdnf clean all",
+            "yum -y install curl && yum clean all && rm -rf /var/cache/yum",
+            "pip install --no-cache-dir -r requirements.txt",
+            "pip --no-cache-dir install x",
+            "python -m pip install --no-cache-dir x",
+            "--mount=type=cache,target=/root/.cache/pip pip install x",
+            "--mount=type=cache,target=/root/.npm npm ci",
+            "npm run build",
+            "go test ./...",
+            "go version && cargo --version",
+            "curl -fsSLO https://example.com/x && sh x",
+            "curl -fsSL https://example.com/x || true",
+            "set -o pipefail && curl x | sh",
+            "cat list | sort",
+            "pip list",
+            "mvn --version",
+        ],
+    )
+    def test_quiet(self, run: str) -> None:
+        assert names(f"{BASE}RUN {run}\n") == set()
+
+    @pytest.mark.parametrize(
+        ("run", "rule"),
+        [
+            ("apt-get update && apt-get install -y curl", "AptListsLeft"),
+            ("apt update && apt install -y curl && rm -rf /tmp/x", "AptListsLeft"),
+            ("<<END\napt-get update\napt-get install -y curl\nEND", "AptListsLeft"),
+            ("apt-get update", "AptUpdateAlone"),
+            ("apt-get -qq update && rm -rf /tmp", "AptUpdateAlone"),
+            ("apk add curl", "PackageCacheLeft"),
+            ("apk update && apk add curl", "PackageCacheLeft"),
+            ("dnf -y install curl", "PackageCacheLeft"),
+            ("zypper in curl", "PackageCacheLeft"),
+            ("pip install x", "PackageCacheLeft"),
+            ("pip3 install -U pip && echo done", "PackageCacheLeft"),
+            ("python3 -m pip install x", "PackageCacheLeft"),
+            ('["pip", "install", "x"]', "PackageCacheLeft"),
+            ('["sh", "-c", "apk add curl"]', "PackageCacheLeft"),
+            ("npm ci", "CacheMountUseful"),
+            ("cd app && yarn", "CacheMountUseful"),
+            ("go mod download", "CacheMountUseful"),
+            ("CGO_ENABLED=0 GOOS=linux go build -o /app .", "CacheMountUseful"),
+            ("cargo build --release", "CacheMountUseful"),
+            ("./mvnw package", "CacheMountUseful"),
+            ("composer install", "CacheMountUseful"),
+            ("if true; then npm install; fi", "CacheMountUseful"),
+            ("curl x | sh", "PipeHidesFailure"),
+            ("wget -qO- x | tar xz", "PipeHidesFailure"),
+        ],
+    )
+    def test_found(self, run: str, rule: str) -> None:
+        assert rule in names(f"{BASE}RUN {run}\n")
+
+    def test_stages_that_are_not_shipped_may_be_dirty(self) -> None:
+        install = "RUN apt-get update && apt-get install -y gcc\nRUN apk add gcc\n"
+        text = f"FROM x:1{DIGEST} AS b\n{install}FROM scratch\nCOPY --from=b /a /a\n"
+
+        assert names(text) == set()
+
+    def test_the_environment_may_say_it(self) -> None:
+        assert names(f"{BASE}ENV PIP_NO_CACHE_DIR=1\nRUN pip install x\n") == set()
+
+    def test_pipefail_by_shell(self) -> None:
+        shell = 'SHELL ["/bin/bash", "-eo", "pipefail", "-c"]\n'
+        assert names(f"{BASE}{shell}RUN curl x | sh\n") == set()
+
+
+class TestLayers:
+    """SeveralRuns, SudoInRun, HealthcheckMissing."""
+
+    def test_three_in_a_row(self) -> None:
+        assert (2, "SeveralRuns") in found(f"{BASE}RUN a\nRUN b\nRUN c\n")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "RUN a\nRUN b\nWORKDIR /x\nRUN c",
+            "RUN a\nRUN --mount=type=cache,target=/c b\nRUN c",
+            "RUN a\nRUN <<E\nb\nE\nRUN c",
+            "RUN a\nRUN --network=none b\nRUN c\nRUN d",
+        ],
+    )
+    def test_not_a_row(self, text: str) -> None:
+        assert "SeveralRuns" not in names(f"{BASE}{text}\n")
+
+    def test_other_stages_may(self) -> None:
+        assert names(f"FROM x:1{DIGEST} AS b\nRUN a\nRUN b\nRUN c\nFROM scratch\nCOPY --from=b /a /a\n") == set()
+
+    def test_sudo(self) -> None:
+        assert names(f"{BASE}RUN a && sudo -E b\n") == {"SudoInRun"}
+        assert names(f"{BASE}RUN apt-get install -y sudo && rm -rf /var/lib/apt/lists\n") == set()
+
+    def test_health(self) -> None:
+        assert "HealthcheckMissing" in names(f"{BASE}EXPOSE 80\n")
+        assert "HealthcheckMissing" not in names(f"{BASE}EXPOSE 80\nHEALTHCHECK NONE\n")
+        assert "HealthcheckMissing" not in names(f"{BASE}EXPOSE 80\n", Healthcheck={"Test": ["CMD", "x"]})
+        assert "HealthcheckMissing" not in names(f"{BASE}RUN x\n")
+
+
+class TestContext:
+    """CredentialsCopied, ContextTooBroad, DependenciesNotFirst, AddCouldBeCopy."""
+
+    @pytest.mark.parametrize(
+        "name", [".env", "conf/.netrc", "id_rsa", "keys/server-key.pem", "privkey.pem", "store.p12"]
+    )
+    def test_credentials(self, name: str) -> None:
+        assert "CredentialsCopied" in names(f"{BASE}COPY {name} /x\n")
+
+    @pytest.mark.parametrize(
+        "name", [".env.example", "id_rsa.pub", "ca.pem", "key.py", "credentials/", "src/keys.go", ".npmrc"]
+    )
+    def test_no_credentials(self, name: str) -> None:
+        assert "CredentialsCopied" not in names(f"{BASE}COPY {name} /x/\n")
+
+    def test_credentials_of_another_stage(self) -> None:
+        assert names(f"FROM x:1{DIGEST} AS b\nFROM scratch\nCOPY --from=b /.env /x\n") == set()
+
+    def test_broad(self) -> None:
+        there = ".git/ .env node_modules/ src/"
+        assert "ContextTooBroad" in names(f"{BASE}COPY . /app\n", context=there)
+        assert "ContextTooBroad" in names(f"{BASE}ADD ./ /app\n", context=there, ignore=".git\n")
+        assert "ContextTooBroad" not in names(
+            f"{BASE}COPY . /app\n", context=there, ignore=".git\n.env\nnode_modules\n"
+        )
+        assert "ContextTooBroad" not in names(f"{BASE}COPY src /app\n", context=there)
+        assert "ContextTooBroad" not in names(f"{BASE}COPY . /app\n", context="src/ Makefile")
+        assert "ContextTooBroad" not in names(f"{BASE}COPY . /app\n")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "COPY . .\nRUN npm ci",
+            "COPY ./ /app\nRUN make\nRUN pip install --no-cache-dir -r requirements.txt",
+            "COPY . .\nRUN go mod download && go build",
+            "COPY src/ src/\nCOPY . .\nRUN bundle install",
+        ],
+    )
+    def test_everything_first(self, text: str) -> None:
+        assert "DependenciesNotFirst" in names(f"{BASE}{text}\n")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "COPY package.json package-lock.json ./\nRUN npm ci\nCOPY . .",
+            "COPY package*.json ./\nRUN npm ci\nCOPY . .\nRUN npm ci --omit=dev",
+            "COPY requirements.txt .\nCOPY . .\nRUN pip install --no-cache-dir -r requirements.txt",
+            "COPY . .\nRUN npm install -g serve",
+            "COPY . .\nRUN npm install express",
+            "COPY . .\nRUN pip install --no-cache-dir .",
+            "COPY . .\nRUN npm run build",
+            "COPY go.* ./\nRUN go mod download\nCOPY . .\nRUN go mod download",
+        ],
+    )
+    def test_in_good_order(self, text: str) -> None:
+        assert "DependenciesNotFirst" not in names(f"{BASE}{text}\n")
+
+    def test_add(self) -> None:
+        assert "AddCouldBeCopy" in names(f"{BASE}ADD a b /x/\n")
+        for source in (
+            "https://example.com/x",
+            "git@example.com:a/b.git",
+            "a.tar.gz",
+            "rootfs.tar",
+            "*.x",
+            "--unpack=true a",
+        ):
+            assert "AddCouldBeCopy" not in names(f"{BASE}ADD {source} /x/\n"), source
+
+
+class TestShell:
+    """The commands of a RUN."""
+
+    @pytest.mark.parametrize(
+        ("text", "wanted"),
+        [
+            ("a b && c || d; e | f & g", [("a", "b"), ("c",), ("d",), ("e",), ("f",), ("g",)]),
+            ("A=1 B='x y' sudo -E env C=2 a \"b c\"", [("a", "b c")]),
+            ("if [ -f x ]; then a; else b; fi", [("[", "-f", "x", "]"), ("a",), ("b",)]),
+            ("(cd x && make) # comment; rm", [("cd", "x"), ("make",)]),
+            ("echo 'a && b' \"c; d\" e\\ f", [("echo", "a && b", "c; d", "e f")]),
+            ("a $(b c) `d`", [("a",), ("b", "c"), ("d",)]),
+            ("a \\\n  b\nc", [("a", "b"), ("c",)]),
+            ("echo a#b", [("echo", "a#b")]),
+            ("'unclosed && x", [("unclosed && x",)]),
+            ("", []),
+        ],
+    )
+    def test_commands(self, text: str, wanted: list[tuple[str, ...]]) -> None:
+        assert [command.words for command in commands(text)] == wanted
+
+    @given(st.text(alphabet="ab '\"\\$()`;&|\n#={}!", max_size=60))
+    def test_any_text(self, text: str) -> None:
+        """Never raises; no command is empty."""
+        assert all(command.words for command in commands(text))
+
+    @pytest.mark.parametrize("unit", ["'", '"', "\\", "$(", "`", "a=", "sudo ", "#", "\\\n", "&& ", '"\\'])
+    def test_long_texts_are_quick(self, unit: str) -> None:
+        """Linear: 1 MB of anything."""
+        for _ in commands(unit * (1_000_000 // len(unit))):
+            pass
