@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from support.command import Lamina
-from support.git_web import commit, git, serve_git
+from support.git_web import commit, git, web_repositories
 
 DOCKERFILE = b"FROM scratch\nCOPY . /\n"
 
@@ -33,24 +31,8 @@ def folder(tmp_path: Path) -> Path:
 def url(folder: Path) -> Iterator[str]:
     """Its URL."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            serve_git(self, folder.parent)
-
-        do_POST = do_GET  # noqa: N815 - the name is the protocol
-
-        def log_message(self, *_words: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/app.git"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with web_repositories(folder.parent) as root:
+        yield f"{root}/app.git"
 
 
 def built(lamina: Lamina, out: Path, *words: str, **options: object) -> dict[str, bytes]:

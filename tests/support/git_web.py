@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from http.server import BaseHTTPRequestHandler
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 _IDENTITY = {
     "GIT_AUTHOR_NAME": "a",
@@ -62,3 +65,29 @@ def serve_git(handler: BaseHTTPRequestHandler, root: Path) -> None:
     handler.send_header("Content-Length", str(len(content)))
     handler.end_headers()
     handler.wfile.write(content)
+
+
+@contextmanager
+def web_repositories(root: Path) -> Iterator[str]:
+    """Serve the repositories in `root`; gives the URL that their names are appended to."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            serve_git(self, root)
+
+        do_POST = do_GET  # noqa: N815 - the name is the protocol
+
+        def log_message(self, *_words: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

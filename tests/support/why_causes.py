@@ -408,6 +408,32 @@ def secret_added(case: Case) -> None:
 
 
 @cause
+def secret_that_counts(case: Case) -> None:
+    """L14: a secret with a fingerprint; neither value nor fingerprint is told."""
+    case.dockerfile(f"FROM {BASE}\nRUN --mount=type=secret,id=key,env=KEY true\n")
+    case.build(secrets={"key": b"very secret value"}, counted_secrets=["key"])
+    case.build(secrets={"key": b"another secret value"}, counted_secrets=["key"])
+
+
+@cause
+def secret_that_begins_to_count(case: Case) -> None:
+    """L14: asked to count from now on."""
+    case.dockerfile(f"FROM {BASE}\nRUN --mount=type=secret,id=key,env=KEY true\n")
+    case.build(secrets={"key": b"very secret value"})
+    case.build(secrets={"key": b"very secret value"}, counted_secrets=["key"])
+
+
+@cause
+def private_file(case: Case) -> None:
+    """L15: a chmod that no umask explains."""
+    case.dockerfile(COPIES)
+    case.write("app/run.sh")
+    case.build()
+    (case.context / "app/run.sh").chmod(0o600)
+    case.build()
+
+
+@cause
 def network(case: Case) -> None:
     edited(case, "RUN touch /x\n", "RUN --network=none touch /x\n")
 
@@ -682,7 +708,7 @@ def key_version(case: Case) -> None:
     case.dockerfile(f"FROM {BASE}\nRUN echo versions > /x\n")
     case.build()
     case.edit(
-        "UPDATE key SET key = 'old' || key; UPDATE node SET parts = replace(parts, 'lamina.key.v1', 'lamina.key.v0');"
+        "UPDATE key SET key = 'old' || key; UPDATE node SET parts = replace(parts, 'lamina.key.v2', 'lamina.key.v0');"
         "UPDATE step SET canon = 'old' || canon, exact = 'old' || exact, definition = 'old' || definition;"
         "DELETE FROM memo WHERE key LIKE 'build:%';"
     )

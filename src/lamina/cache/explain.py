@@ -45,6 +45,7 @@ _FIELDS = {
 _TABLES = {
     "mounts": ("mount", "the mount at {}"),
     "secret_env": ("mount", "the secret variable {}"),
+    "secrets": ("secret", "the secret {}"),
     "hosts": ("field", "the host entry {}"),
     "ulimits": ("field", "the limit {}"),
 }
@@ -250,6 +251,10 @@ def _table(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Ch
         if left == right:
             continue
         label = pattern.format(clip(_text(key)))
+        if kind == "secret":  # a fingerprint says nothing to anybody
+            how = "counts now" if left is None else "counts no more" if right is None else "changed"
+            found.append(Change(kind, _text(key), f"{label} {how}"))
+            continue
         if left is None:
             found.append(Change(kind, _text(key), f"{label} was added ({clip(_text(right))})", "", _text(right)))
         elif right is None:

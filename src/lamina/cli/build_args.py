@@ -48,6 +48,7 @@ _BOOLEANS = (
     "check",
     "explain",
     "fix",
+    "exact-modes",
     *_FLAGS_NOT_YET,
 )
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -114,6 +115,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="ask the registry for base images, always",
     )
     add("--no-cache", type=_boolean, default=False, metavar="BOOL", help="run every step again")
+    add(
+        "--exact-modes",
+        type=_boolean,
+        default=False,
+        metavar="BOOL",
+        help="file modes count for the cache as they are, not as git has them",
+    )
     _many(parser, "--no-cache-filter", "STAGE", "run the steps of these stages again")
     add("--network", default="", metavar="MODE", help="network of RUN steps: default, host or none")
     _many(parser, "--add-host", "HOST:IP", "line for /etc/hosts of RUN steps")
@@ -123,7 +131,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--cgroup-parent", default="", metavar="PATH", help="control group in which those of RUN steps are made")
     _many(parser, "--allow", "ENTITLEMENT", "let steps have more: security.insecure, network.host, device[=NAME]")
     _many(parser, "--cdi-dir", "DIR", "directory that describes devices (CDI), instead of /etc/cdi and its like")
-    _many(parser, "--secret", "id=ID[,src=FILE|env=VAR]", "secret that RUN --mount=type=secret may read")
+    text = "secret that RUN --mount=type=secret may read; with fingerprint=true a changed one runs its steps again"
+    _many(parser, "--secret", "id=ID[,src=FILE|env=VAR][,fingerprint=BOOL]", text)
+    add("--secret-key", default="", metavar="FILE", help="key for fingerprints of secrets, for machines that share one")
     _many(parser, "--ssh", "default|ID[=SOCKET|KEY,...]", "SSH agent or keys that RUN --mount=type=ssh may use")
     _many(parser, "--build-context", "NAME=SOURCE", "additional named context")
     _many(parser, "--cache-from", "SPEC", "take cached steps from IMAGE or type=registry|local|gha|s3|azblob,...")
@@ -275,6 +285,9 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "allow": parse_allow(args.allow),
         "cdi_dirs": [_directory(path, "--cdi-dir") for path in args.cdi_dir],
         "cgroup_parent": args.cgroup_parent,
+        "exact_modes": args.exact_modes,
+        "counted_secrets": counted_secrets(args.secret, environ),
+        "secret_key": os.path.abspath(args.secret_key) if args.secret_key else "",
         "source_date_epoch": parse_epoch(_build_args(args, environ).get("SOURCE_DATE_EPOCH", "")),
         "origin": "",
         "expect_cached": args.expect_cached,
@@ -456,9 +469,9 @@ def parse_secret(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str,
         InputError: no id, an unknown key, or a source that is not there.
     """
     pairs = parse_pairs(text, "--secret")
-    unknown = set(pairs) - {"id", "src", "source", "env", "type"}
+    unknown = set(pairs) - {"id", "src", "source", "env", "type", "fingerprint"}
     if unknown:
-        raise InputError(f"--secret: unknown key {sorted(unknown)[0]!r}", hint="known: id, src, env, type")
+        raise InputError(f"--secret: unknown key {sorted(unknown)[0]!r}", hint="known: id, src, env, type, fingerprint")
     kind, source = pairs.get("type", ""), pairs.get("src") or pairs.get("source", "")
     variable = pairs.get("env", "")
     if kind not in ("", "file", "env"):
@@ -480,6 +493,18 @@ def parse_secret(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str,
     if not os.path.isfile(path):
         raise InputError("no such file", where=path, hint=f"for --secret id={secret_id}")
     return secret_id, ("file", path)
+
+
+def counted_secrets(texts: Iterable[str], environ: Mapping[str, str]) -> list[str]:
+    """Return the ids of the secrets that count in cache keys: those with `fingerprint=true`."""
+    found: dict[str, bool] = {}
+    for text in texts:
+        value = parse_pairs(text, "--secret").get("fingerprint", "false")
+        try:
+            found[parse_secret(text, environ)[0]] = _boolean(value)
+        except ValueError:
+            raise InputError(f"--secret: fingerprint={value} is neither true nor false") from None
+    return sorted(name for name, counts in found.items() if counts)
 
 
 def parse_ssh(text: str, environ: Mapping[str, str]) -> tuple[str, str | tuple[str, ...]]:

@@ -161,8 +161,9 @@ def take_from_archive(file: str, head: bytes, stream: BinaryIO, dockerfile: Bina
 
     from lamina.cli.unpack import unpack_context
 
-    directory = tempfile.mkdtemp(prefix="lamina-context-")
-    inputs = Inputs(directory, temporary=directory)
+    temporary = tempfile.mkdtemp(prefix="lamina-context-")
+    directory = os.path.join(temporary, "files")  # may be open to all: what it lies in is not
+    inputs = Inputs(directory, temporary=temporary)
     try:
         unpack_context(head, stream, directory)
         if file == "-" and dockerfile is not None:

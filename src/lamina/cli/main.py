@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Exit codes: 0 done; 1 a step failed; 2 wrong input; 3 storage; 4 network; 5 this machine; 130 cancelled.
     """
+    if argv is None:
+        _name_files_in_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _dispatch(arguments)
@@ -61,6 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_.code if isinstance(exit_.code, int) else 2
     except Exception as error:
         return report(error)
+
+
+def _name_files_in_utf8() -> None:
+    """Start over with UTF-8 for the names of files where the locale says otherwise: it must not change any result."""
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode and sys.executable:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def report(error: BaseException) -> int:

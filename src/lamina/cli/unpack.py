@@ -22,18 +22,26 @@ from lamina.layer.tar_read import iter_entries
 _IN_MEMORY = 1 << 20
 """Files up to this size go through memory, larger ones through a temporary file."""
 _CHUNK = 1 << 20
+GIT_ARCHIVE_MODE = 0o775
+"""What `git archive` makes directories, unless told otherwise: its umask is 002, whatever the user's is."""
 
 
 def unpack_context(head: bytes, stream: BinaryIO, directory: str) -> None:
-    """Unpack the archive that begins with `head` and goes on in `stream` into the empty `directory`.
+    """Unpack the archive that begins with `head` and goes on in `stream` into `directory`, which it makes.
+
+    The directory has the mode that the archive gives to its root; of an archive that says nothing, the one that
+    `git archive` gives to directories. Both tell which umask the modes of the files come from.
 
     Raises:
         InputError: the archive is malformed, or a path in it leads through a link.
         StorageError: something could not be written.
     """
+    os.mkdir(directory, 0o700)
+    root = [GIT_ARCHIVE_MODE]
     with tempfile.TemporaryDirectory(prefix="lamina-spool-", dir=os.path.dirname(directory)) as spool:
-        items = _items(_rejoined(head, stream), spool)
+        items = _items(_rejoined(head, stream), spool, root)
         export_tree(items, Path(directory), Surroundings(Cancel(), Path(directory)))
+    os.chmod(directory, root[0] & 0o777 | 0o700)
 
 
 def _rejoined(head: bytes, stream: BinaryIO) -> Callable[[int], bytes]:
@@ -50,10 +58,15 @@ def _rejoined(head: bytes, stream: BinaryIO) -> Callable[[int], bytes]:
     return read
 
 
-def _items(read: Callable[[int], bytes], spool: str) -> Iterator[Item]:
-    """Yield the archive's entries with their content, and directories that it leaves out before what is in them."""
+def _items(read: Callable[[int], bytes], spool: str, root: list[int]) -> Iterator[Item]:
+    """Yield the archive's entries with their content, and directories that it leaves out before what is in them.
+
+    The mode that it gives to the root goes into `root`.
+    """
     known = {""}
     for entry, reader in iter_entries(open_stream(read), whiteouts=False):
+        if not entry.path:
+            root[0] = entry.mode
         if entry.kind in "cbp" or not entry.path:
             continue
         for parent in _parents(entry.path):

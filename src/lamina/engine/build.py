@@ -136,6 +136,9 @@ def _settings(options: BuildOptions, outputs: Plan, caches: Caches | None) -> So
         compression=caches.compression(outputs.compression) if caches else outputs.compression,
         source_date_epoch=options.source_date_epoch,
         allow=entitlements(options),
+        exact_modes=options.exact_modes,
+        counted_secrets=tuple(options.counted_secrets),
+        secret_key=options.secret_key,
         cdi_dirs=tuple(options.cdi_dirs),
     )
 

@@ -21,10 +21,14 @@ from lamina.state.db import State
 
 
 class Contexts:
-    """Live directories of one build. Thread-safe."""
+    """Live directories of one build. Thread-safe.
 
-    def __init__(self, session: Session, state: State) -> None:
-        self._session, self._state = session, state
+    Args:
+        exact_modes: modes of files count in keys as they are, and not as git has them.
+    """
+
+    def __init__(self, session: Session, state: State, *, exact_modes: bool = False) -> None:
+        self._session, self._state, self._exact_modes = session, state, exact_modes
         self._caches: dict[Path, StatCache] = {}
         self._views: dict[tuple[str, str], ContextView] = {}
         self._guard = threading.Lock()
@@ -51,6 +55,7 @@ class Contexts:
                     self._caches.get(directory) or self._load(directory),
                     include=IgnoreRules(include) if include else None,
                     name="the build context" if name == "context" else f"the context {name!r}",
+                    exact_modes=self._exact_modes,
                 )
             return self._views[key]
 

@@ -49,6 +49,9 @@ def solve_definition(
         compression=outputs.compression,
         source_date_epoch=options.source_date_epoch,
         allow=entitlements(options),
+        exact_modes=options.exact_modes,
+        counted_secrets=tuple(options.counted_secrets),
+        secret_key=options.secret_key,
         cdi_dirs=tuple(options.cdi_dirs),
     )
     if not options.origin:

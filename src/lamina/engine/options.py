@@ -74,6 +74,9 @@ class BuildOptions:
         cgroup_parent: control group in which those of steps are made, "" for the build's own.
         build_contexts: name to source, as `--build-context` gives them.
         source_date_epoch: seconds, or None; clamps what the build itself stamps.
+        exact_modes: modes of context files count in cache keys as they are, and not as git has them.
+        counted_secrets: ids of secrets that count in cache keys, by a fingerprint nobody can test without its key.
+        secret_key: file with that key, for machines that share a cache; "" for the state directory's own.
         origin: what the user named when the context was brought here from elsewhere, "" for a directory.
         expect_cached: steps (a part of their names) that must be in the cache, "" for all: a miss fails the build
             before the step runs.
@@ -110,6 +113,9 @@ class BuildOptions:
     cdi_dirs: list[str] = field(default_factory=list)
     cgroup_parent: str = ""
     source_date_epoch: int | None = None
+    exact_modes: bool = False
+    counted_secrets: list[str] = field(default_factory=list)
+    secret_key: str = ""
     origin: str = ""
     expect_cached: list[str] = field(default_factory=list)
 

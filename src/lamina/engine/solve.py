@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lamina.cache.records import Records
 from lamina.engine.contexts import Contexts
+from lamina.engine.counted_secrets import CountedSecrets
 from lamina.engine.options import BuildOptions, Environment, Timing
 from lamina.engine.packing import Packer
 from lamina.engine.place import Place
@@ -56,6 +57,9 @@ class SolveSettings:
         files_wanted: the result's files will be exported, not just its layers.
         pack: start packing finished layers of the result while later steps run.
         trust_host: steps trust what the host trusts.
+        exact_modes: modes of context files count in keys as they are.
+        counted_secrets: ids of the secrets whose fingerprints count in keys; `secret_key` is a file with the key for
+            them, "" for the store's own.
         cdi_dirs: where devices are described, () for the usual places.
     """
 
@@ -67,6 +71,9 @@ class SolveSettings:
     compression: Compression | None = None
     source_date_epoch: int | None = None
     allow: frozenset[str] = frozenset()
+    exact_modes: bool = False
+    counted_secrets: tuple[str, ...] = ()
+    secret_key: str = ""
     cdi_dirs: tuple[str, ...] = ()
 
 
@@ -107,7 +114,9 @@ class Solver:
         self._devices: CdiRegistry | None = None
         self._has_steps = False
         self.compression = settings.compression or Compression("gzip", None)
-        self.contexts = Contexts(session, place.state)
+        counted = CountedSecrets(session, settings.counted_secrets, place.root, settings.secret_key)
+        session = counted
+        self.contexts = Contexts(session, place.state, exact_modes=settings.exact_modes)
         self.packer = Packer(place.layers, self.compression, place.cancel, caches.packed if caches else None)
         epoch = settings.source_date_epoch
         self.worker = Worker(
@@ -130,6 +139,7 @@ class Solver:
             now_ns=epoch * 10**9 if epoch is not None else time.time_ns(),
             userxattr=place.environment.userns,
             allow=settings.allow,
+            secret_version=counted.version,
             fill_mount=caches.fill_mount if caches else None,
         )
 

@@ -30,7 +30,7 @@ class Row(NamedTuple):
     Attributes:
         path: in the view, "" for its root.
         kind: as `Entry.kind`.
-        mode: permission bits in octal, "" where they do not count.
+        mode: what counts of the permission bits, in octal; "" where they do not.
         what: beginning of a file's sha256, a link's target, a device's numbers; "" for others.
         more: the rest that counts (owner, extended attributes, shared inodes, name of the copy), "" for nothing.
     """
@@ -60,7 +60,7 @@ def content_rows(view: View, src: str, options: CopyOptions) -> Iterator[Row]:
             if not step.path and source.name != entry.path.rpartition("/")[2]:
                 more.append(f"as {source.name}")
             more += _rest(view, entry, groups)
-            mode = f"{entry.mode:o}" if not isinstance(options.mode, int) and entry.kind != "l" else ""
+            mode = f"{view.counted_mode(entry):o}" if not isinstance(options.mode, int) and entry.kind != "l" else ""
             yield Row(entry.path, entry.kind, mode, _what(entry, digest), " ".join(more))
 
 
@@ -78,7 +78,7 @@ def _rest(view: View, entry: Entry, groups: dict[str, str]) -> list[str]:
     if entry.xattrs:
         text = ",".join(f"{name}={value.hex()}" for name, value in entry.xattrs)
         found.append("xattrs " + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:DIGEST_LENGTH])
-    if entry.kind == "f" and (group := view.link_group(entry)):
+    if entry.kind == "f" and not view.counting and (group := view.link_group(entry)):
         first = groups.setdefault(group, entry.path)
         if first != entry.path:
             found.append(f"same file as {first}")

@@ -30,6 +30,15 @@ class PlanView:
         """What to call the view in messages."""
         return self._name
 
+    @property
+    def counting(self) -> str:
+        """Say that everything counts as it is."""
+        return ""
+
+    def counted_mode(self, entry: Entry) -> int:
+        """Return the mode."""
+        return entry.mode
+
     def lookup(self, path: str) -> Entry | None:
         """Return the entry at `path`."""
         return self._plan.lookup(path)

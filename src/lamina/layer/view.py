@@ -34,6 +34,16 @@ class View(Protocol):
     def name(self) -> str:
         """What to call the view in a message to the user, such as "the build context"."""
 
+    @property
+    def counting(self) -> str:
+        """Name of the rule by which modes and hard links count in content keys; "" when they do exactly as they are.
+
+        Keys made by different rules are never equal.
+        """
+
+    def counted_mode(self, entry: Entry) -> int:
+        """Return what counts of the mode of a file or directory that `lookup` returned."""
+
     def lookup(self, path: str) -> Entry | None:
         """Return the entry at `path` (not followed; never of kind "h" or "w"), None when nothing is there."""
 
@@ -88,6 +98,15 @@ class ChainView:
     def name(self) -> str:
         """What to call the view in messages."""
         return self._name
+
+    @property
+    def counting(self) -> str:
+        """Say that everything counts as it is."""
+        return ""
+
+    def counted_mode(self, entry: Entry) -> int:
+        """Return the mode: a layer's were decided by the build that made it."""
+        return entry.mode
 
     def lookup(self, path: str) -> Entry | None:
         """Return the entry at `path`."""

@@ -1,8 +1,9 @@
 """ExecOp: one command in a root file system, with mounts beside it.
 
 Inputs that become a writable mount with an output count by identity; read-only and thrown-away mounts count by
-the content under their selector. Secrets, SSH agents, cache mounts and proxies never count;
-of devices the names of those found on this machine do, what they bring does not.
+the content under their selector. SSH agents, cache mounts and proxies never count, and secrets only where the user
+lets them: then by a fingerprint that nobody without its key can test; of devices the names of those found on this
+machine do, what they bring does not.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from lamina.errors import CancelledError, Error, InputError, SourceRange
 from lamina.executor.emulation import check_can_run
 from lamina.executor.names import host_resolv_conf, hosts_file
 from lamina.executor.step import Step, StepResult, Ulimit
-from lamina.llb.identity import message_digest
-from lamina.ops.mounts import Mounts
+from lamina.llb.identity import message_digest, op_digest
+from lamina.ops.mounts import SECRET, Mounts
 from lamina.ops.output import Output
 from lamina.ops.parts import exec_parts
 from lamina.ops.source import platform_of
@@ -73,7 +74,17 @@ class ExecOp:
         if self._devices is not None:
             parts["devices"] = list(self._devices.names)
         dependencies = tuple(self._dependency(number) for number in range(len(self._op.inputs)))
-        return CacheMap(message_digest("exec", bare), dependencies, parts)
+        digest = message_digest("exec", bare)
+        if versions := self._secret_versions():
+            digest = op_digest("exec with secrets", digest, *(f"{name}={value}" for name, value in versions))
+            parts["secrets"] = {name: value[:16] for name, value in versions}
+        return CacheMap(digest, dependencies, parts)
+
+    def _secret_versions(self) -> list[tuple[str, str]]:
+        """Return the ids and fingerprints of the secrets given to the step that count."""
+        ids = {str(mount.secretOpt.ID) for mount in self._exec.mounts if mount.mountType == SECRET}
+        ids |= {str(variable.ID) for variable in self._exec.secretenv}
+        return [(name, version) for name in sorted(ids) if (version := self._worker.secret_version(name))]
 
     def _dependency(self, number: int) -> Dependency:
         mounts = [mount for mount in self._exec.mounts if mount.input == number]
@@ -83,7 +94,6 @@ class ExecOp:
     def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
         """Return the digest of what the bind mounts of this input show."""
         from lamina.layer.recipe import CopyOptions, content_digest
-        from lamina.llb.identity import op_digest
         from lamina.ops.worker import LocalRef
 
         view = result.view if isinstance(result, LocalRef) else self._worker.layers.view(result, cancel)

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from lamina.source.git import GitSource
 
 
+def _no_version(_secret_id: str) -> str:
+    """Say that no secret counts."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class HostTrust:
     """What `--ca host` gives to steps.
@@ -61,6 +66,7 @@ class Worker:
         trust: set when steps shall trust what the host trusts.
         shm_size: default size of /dev/shm in bytes, 0 for docker's 64 MiB.
         now_ns: the time that the build stamps on what it makes itself.
+        secret_version: what stands for a secret (by id) in keys of steps that get it, "" when it does not count.
         fill_mount: fills a new cache mount (by id, in a directory) from a cache elsewhere; False when none has it.
         allow: entitlements of steps (`security.insecure`, `network.host`, `device`, `device=NAME`).
         devices: the CDI devices of this machine, read when the first step asks for one.
@@ -87,6 +93,7 @@ class Worker:
     userxattr: bool = False
     allow: frozenset[str] = frozenset()
     fill_mount: Callable[[str, Path], bool] | None = None
+    secret_version: Callable[[str], str] = _no_version
     _materialized: dict[int, LayerRef] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 

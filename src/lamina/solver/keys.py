@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-VERSION = "lamina.key.v1"
+VERSION = "lamina.key.v2"
 
 
 def make_key(op_digest: str, inputs: Iterable[Sequence[str]]) -> str:

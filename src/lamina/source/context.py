@@ -1,7 +1,8 @@
 """A live directory as a view: the build context, or a named one, on this machine.
 
 In: a directory, ignore rules, the stat cache of an earlier build. Out: entries, contents and digests of just the
-paths somebody asks about. Owners are reported as 0:0 (docker's rule for contexts), modes and times as they are.
+paths somebody asks about. Owners are reported as 0:0 (docker's rule for contexts), modes and times as they are; what
+counts of a mode in keys is `source.checkout_modes`' to say.
 
 Everything goes through descriptors of directories, opened part by part with O_NOFOLLOW: what others do to the
 directory meanwhile cannot lead outside. Links in parents are resolved by `resolve`, inside the root. Files are opened
@@ -27,6 +28,7 @@ import threading
 from lamina.errors import InputError
 from lamina.layer.entry import Entry, FileSlice
 from lamina.layer.union import resolve_path
+from lamina.source.checkout_modes import CheckoutModes
 from lamina.source.context_hash import ContextChangedError, DirectoryChain, hash_file, hash_files
 from lamina.source.statcache import StatCache, file_clock_ns
 
@@ -60,6 +62,7 @@ class ContextView:
         include: when given, only what it matches (and the directories on the way) is in the context.
         name: what to call it in messages.
         ignore_name: what to call the ignore rules in messages.
+        exact_modes: modes count in keys as they are, and not as git has them.
 
     Raises:
         InputError: there is no such directory.
@@ -74,7 +77,9 @@ class ContextView:
         include: IgnoreRules | None = None,
         name: str = "the build context",
         ignore_name: str = ".dockerignore",
+        exact_modes: bool = False,
     ) -> None:
+        self._modes = None if exact_modes else CheckoutModes(self._find, self.children)
         self._root = os.path.realpath(root)
         try:
             self._chain = DirectoryChain(self._root)
@@ -114,6 +119,18 @@ class ContextView:
     def name(self) -> str:
         """What to call the context in messages."""
         return self._name
+
+    @property
+    def counting(self) -> str:
+        """Name of the rule by which modes count."""
+        return "live" if self._modes is None else "checkout"
+
+    def counted_mode(self, entry: Entry) -> int:
+        """Return what counts of the mode of a file or directory."""
+        mode = entry.mode
+        if self._modes is None or (mode in (0o644, 0o755) and entry.path):
+            return mode
+        return self._modes.counted(entry)
 
     def lookup(self, path: str) -> Entry | None:
         """Return the entry at `path`, None when it is missing, ignored, a socket, or below a link.

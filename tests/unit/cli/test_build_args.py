@@ -118,6 +118,28 @@ def test_secret_from_file_variable_and_by_its_name_alone(tmp_path: Path, monkeyp
     }
 
 
+def test_a_secret_counts_when_asked_to(tmp_path: Path):
+    """L14: `fingerprint=true`; the last `--secret` of an id decides, as it does about its source."""
+    environ = {"A": "1", "B": "2", "C": "3"}
+    words = ["--secret", "id=a,env=A,fingerprint=true", "--secret", "id=b,env=B,fingerprint=false", "--secret", "id=C"]
+    options = request(*words, "--secret-key", "key", environ=environ).options
+
+    assert options["counted_secrets"] == ["a"]
+    assert options["secret_key"] == str(Path.cwd() / "key")
+    assert request(*words, "--secret", "id=a,env=C", environ=environ).options["counted_secrets"] == []
+    with pytest.raises(InputError, match="neither true nor false"):
+        request("--secret", "id=a,env=A,fingerprint=maybe", environ=environ)
+
+
+def test_exact_modes_are_asked_for():
+    """L15: a flag, like those of docker."""
+    assert [request(*words).options["exact_modes"] for words in ([], ["--exact-modes"], ["--exact-modes=false"])] == [
+        False,
+        True,
+        False,
+    ]
+
+
 @pytest.mark.parametrize("text", ["src=", "id=a,src=/no/such", "id=a,env=NOT_SET", "id=a,mode=1", "id=a,type=x,src=y"])
 def test_bad_secret_is_refused_before_anything_runs(text: str):
     with pytest.raises(InputError):
