@@ -293,6 +293,12 @@ class TestShell:
             ("a \\\n  b\nc", [("a", "b"), ("c",)]),
             ("echo a#b", [("echo", "a#b")]),
             ("'unclosed && x", [("unclosed && x",)]),
+            ("a >x 2>&1 b 2> y <z &>w c", [("a", "b", "c")]),
+            ("a <<< 'b' && c >&2", [("a",), ("c",)]),
+            ("cat > f <<E\na b\nE\nc", [("cat",), ("c",)]),
+            ("cat <<-'E' <<F | b\nx\n\tE\nE\nF\nc", [("cat",), ("b",), ("c",)]),
+            ("cat <<E\nnever closed", [("cat",)]),
+            ("a $((1 << 2)) \\\nb\nc", [("a", "$((1 << 2))", "b"), ("c",)]),
             ("", []),
         ],
     )
@@ -304,7 +310,7 @@ class TestShell:
         """Never raises; no command is empty."""
         assert all(command.words for command in commands(text))
 
-    @pytest.mark.parametrize("unit", ["'", '"', "\\", "$(", "`", "a=", "sudo ", "#", "\\\n", "&& ", '"\\'])
+    @pytest.mark.parametrize("unit", ["'", '"', "\\", "$(", "`", "a=", "sudo ", "#", "\\\n", "&& ", '"\\', "<<A\n", "<<A ", "<<'A", "$((", ">", "$"])
     def test_long_texts_are_quick(self, unit: str) -> None:
         """Linear: 1 MB of anything."""
         for _ in commands(unit * (1_000_000 // len(unit))):
