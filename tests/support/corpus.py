@@ -1,9 +1,13 @@
 """Dockerfiles that checks have something to say about, and what is to be said about each.
 
 `golden/checks/corpus.txt` holds the cases: `=== NAME`, the Dockerfile, and at its end options in braces:
-`{ignore=PATTERN|PATTERN}`, `{arg=NAME=VALUE}`, `{target=NAME}`, `{context=NAME NAME/}` (what lies in the context). `golden/checks/findings.txt` holds one line a case:
-`NAME: RULE LINE, RULE LINE, ...`, sorted, of BuildKit's rules. `golden/checks/buildkit.json` holds what a BuildKit
-found (`golden/checks/make.py` asks it), `golden/checks/differences.json` what we find otherwise, and why.
+`{ignore=PATTERN|PATTERN}`, `{arg=NAME=VALUE}`, `{target=NAME}`, `{context=NAME NAME/}` (what lies in the context).
+`golden/checks/findings.txt` holds one line a case: `NAME: RULE LINE, RULE LINE, ...`, sorted, of BuildKit's rules.
+`golden/checks/buildkit.json` holds what a BuildKit found (`golden/checks/make.py` asks it),
+`golden/checks/differences.json` what we find otherwise, and why.
+
+`golden/checks/realistic.txt` holds whole Dockerfiles after the manner of official images and well-known projects, and
+`realistic_findings.txt` what our own rules say of them, read through by eye.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from support.golden import GOLDEN
 
 _OPTION = re.compile(r"^\{(ignore|arg|target|context)=(.*)\}\n", re.MULTILINE)
 CORPUS, FINDINGS = GOLDEN / "checks" / "corpus.txt", GOLDEN / "checks" / "findings.txt"
+REALISTIC = GOLDEN / "checks" / "realistic.txt"
 BUILDKIT, DIFFERENCES = GOLDEN / "checks" / "buildkit.json", GOLDEN / "checks" / "differences.json"
 
 
