@@ -202,8 +202,9 @@ class Mounts:
             self._seed(directory, mount, name)
         now = time.time()
         self._worker.state.execute(
-            "INSERT INTO cachemount VALUES (?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET used = ?",
-            (directory.name, name, now, now, now),
+            """INSERT INTO cachemount(id, name, created, used) VALUES (?, ?, ?, ?)
+            ON CONFLICT(id) DO UPDATE SET used = excluded.used, uses = uses + 1""",
+            (directory.name, name, now, now),
         )
         return StepMount(mount.dest, "bind", source=str(directory), readonly=bool(mount.readonly))
 

@@ -181,7 +181,7 @@ class Layers:
             remove_tree(making)
             raise
         self._keep_index(row.id, entries)
-        self.rows.update(row.id, tree=1)
+        self.rows.update(row.id, tree=1, tree_bytes=_disk_bytes(entries))
 
     def _check_borrowed(self, row: LayerRow, entries: Iterable[Entry]) -> None:
         """Make sure that an index that came without its layer told the truth; keys and paths were made of it.
@@ -233,7 +233,7 @@ class Layers:
         try:
             self._publish_tree(tree, self.tree_path(new))
             self._keep_index(new, entries)
-            self.rows.update(new, tree=1)
+            self.rows.update(new, tree=1, tree_bytes=_disk_bytes(entries))
         except BaseException:
             self._forget(new)
             raise
@@ -292,7 +292,7 @@ class Layers:
         values["chain_id"] = self._chain_id(parent.layer, packed.diff_id)
         new = self.rows.add(parent.layer, **values)
         index.save(self.index_path(new))
-        self.rows.update(new, indexed=1)
+        self.rows.update(new, indexed=1, index_bytes=os.stat(self.index_path(new)).st_size)
         return LayerRef(new)
 
     # -- blobs
@@ -365,7 +365,7 @@ class Layers:
     def _keep_index(self, layer: int, entries: Iterable[Entry] | Index) -> Index:
         index = entries if isinstance(entries, Index) else Index.from_entries(entries)
         index.save(self.index_path(layer))
-        self.rows.update(layer, indexed=1)
+        self.rows.update(layer, indexed=1, index_bytes=os.stat(self.index_path(layer)).st_size)
         return self._remember(layer, index)
 
     def _remember(self, layer: int, index: Index) -> Index:
@@ -394,6 +394,11 @@ class _LazyUnion:
     def content(self, entry: Entry) -> Content:
         """Return where the content of a file that `lookup` showed lies; makes the tree it is in."""
         return self._layers.view(LayerRef(self._parent), self._cancel).content(entry)
+
+
+def _disk_bytes(entries: Iterable[Entry]) -> int:
+    """Return about what a tree of these entries takes on a disk: whole blocks for each file and directory."""
+    return sum((entry.size + 4095) & -4096 if entry.kind == "f" else 4096 for entry in entries if entry.kind in "fd")
 
 
 def _base36(number: int) -> str:

@@ -1,0 +1,261 @@
+"""Everything on disk as values, read once: what planning, `du` and `--why` work on.
+
+In: an open `Place`. Out: an `Inventory`. One pass over each table and one over each directory, so the cost grows with
+the number of things; only cache mounts and repositories that changed since they were measured are walked.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lamina.engine.upkeep.policy import Disk
+from lamina.oci.digest import Digest
+from lamina.state import leases
+from lamina.store.reach import walk
+
+if TYPE_CHECKING:
+    from lamina.engine.place import Place
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFact:
+    """A layer row. `blob` is its digest when the store has it; bytes are 0 for forms that are not here."""
+
+    id: int
+    parent: int | None
+    blob: str
+    blob_bytes: int
+    tree_bytes: int
+    index_bytes: int
+    has_tree: bool
+    remote: bool
+    description: str
+    created: float
+    used: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFact:
+    """A cache record with the layers its results stand on."""
+
+    id: int
+    canon: str
+    description: str
+    seconds: float
+    uses: int
+    created: float
+    used: float
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFact:
+    """A cache mount or a repository: a directory that changes in place. `name` is the directory's."""
+
+    name: str
+    label: str
+    bytes: int
+    uses: int
+    created: float
+    used: float
+
+
+@dataclass(frozen=True, slots=True)
+class BlobFact:
+    """A file of the store; `used` is when it was written or touched."""
+
+    digest: str
+    bytes: int
+    used: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """A store at one moment.
+
+    Attributes:
+        live: start of the oldest live build; what was used since is not to be touched.
+        images: for each blob that an image needs, the names of such images.
+        answers: how many whole builds are remembered, and bytes of that and of the digests of context files.
+    """
+
+    now: float
+    live: float
+    disk: Disk
+    layers: dict[int, LayerFact] = field(default_factory=dict)
+    nodes: dict[int, NodeFact] = field(default_factory=dict)
+    mounts: tuple[FolderFact, ...] = ()
+    repositories: tuple[FolderFact, ...] = ()
+    blobs: dict[str, BlobFact] = field(default_factory=dict)
+    images: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def used_bytes(self) -> int:
+        """All that the store takes, each file once."""
+        layers = sum(layer.tree_bytes + layer.index_bytes for layer in self.layers.values())
+        folders = sum(folder.bytes for folder in (*self.mounts, *self.repositories))
+        return layers + folders + sum(blob.bytes for blob in self.blobs.values())
+
+
+def take_inventory(place: Place, *, own_lease: bool = False) -> Inventory:
+    """Read the whole store.
+
+    Args:
+        own_lease: whether this very process relies on things, too: it is building, not only looking.
+    """
+    live = live_bound(place, own_lease=own_lease)
+    blobs = _blobs(place)
+    layers = _layers(place, blobs)
+    nodes = _nodes(place)
+    found = Inventory(
+        now=time.time(),
+        live=live,
+        disk=read_disk(place.root),
+        layers=layers,
+        nodes=nodes,
+        mounts=tuple(_mounts(place)),
+        repositories=tuple(_repositories(place)),
+        blobs=blobs,
+        images=_images(place),
+    )
+    _note_sums(place, found)
+    return found
+
+
+def live_bound(place: Place, *, own_lease: bool = False) -> float:
+    """Return the start of the oldest live build, now when there is none."""
+    starts = [
+        start for path, start in leases.live(place.root / "work") if own_lease or path != place.lease.directory
+    ]
+    return min(starts, default=time.time())
+
+
+def read_disk(root: Path) -> Disk:
+    """Return size and free space of the file system below the store."""
+    found = os.statvfs(root)
+    return Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+
+
+def folder_bytes(path: Path) -> int:
+    """Return what the files below a directory take on the disk, hard links once; never follows links."""
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    pending = [os.fspath(path)]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append(entry.path)
+                        elif status.st_nlink > 1:
+                            if (status.st_dev, status.st_ino) in seen:
+                                continue
+                            seen.add((status.st_dev, status.st_ino))
+                        total += status.st_blocks * 512
+                    except FileNotFoundError:
+                        continue
+        except OSError:
+            continue
+    return total
+
+
+def _blobs(place: Place) -> dict[str, BlobFact]:
+    found = {}
+    for digest in place.store.digests():
+        try:
+            status = os.lstat(place.store.path(digest))
+        except FileNotFoundError:
+            continue
+        found[str(digest)] = BlobFact(str(digest), status.st_size, status.st_mtime)
+    return found
+
+
+def _layers(place: Place, blobs: dict[str, BlobFact]) -> dict[int, LayerFact]:
+    rows = place.state.execute(
+        """SELECT id, parent, blob, tree_bytes, index_bytes, tree, indexed, origin <> '', description, created, used
+        FROM layer"""
+    )
+    found = {}
+    for layer, parent, blob, tree_bytes, index_bytes, tree, indexed, remote, description, created, used in rows:
+        here = blobs.get(blob) if blob else None
+        found[layer] = LayerFact(
+            layer,
+            parent,
+            here.digest if here else "",
+            here.bytes if here else 0,
+            tree_bytes if tree else 0,
+            index_bytes if indexed else 0,
+            bool(tree),
+            bool(remote),
+            description,
+            created,
+            used,
+        )
+    return found
+
+
+def _nodes(place: Place) -> dict[int, NodeFact]:
+    layers: dict[int, list[int]] = {}
+    for node, layer in place.state.execute("SELECT node, layer FROM result WHERE layer IS NOT NULL ORDER BY node"):
+        layers.setdefault(node, []).append(layer)
+    rows = place.state.execute("SELECT id, canon, description, seconds, uses, created, used FROM node")
+    return {row[0]: NodeFact(*row, tuple(layers.get(row[0], ()))) for row in rows}
+
+
+def _mounts(place: Place) -> list[FolderFact]:
+    found = []
+    rows = place.state.execute("SELECT id, name, bytes, uses, created, used, measured FROM cachemount").fetchall()
+    for name, label, size, uses, created, used, measured in rows:
+        if measured <= used:
+            size = measure_mount(place, name)
+        found.append(FolderFact(name, label, size, uses, created, used))
+    return found
+
+
+def measure_mount(place: Place, name: str) -> int:
+    """Walk a cache mount, note its size and return it."""
+    now = time.time()
+    size = folder_bytes(place.root / "caches" / name)
+    place.state.execute("UPDATE cachemount SET bytes = ?, measured = ? WHERE id = ?", (size, now, name))
+    return size
+
+
+def _repositories(place: Place) -> list[FolderFact]:
+    from lamina.source.git_kept import kept_repositories
+
+    return [
+        FolderFact(kept.name, kept.address, folder_bytes(kept.path), 1, kept.path.stat().st_ctime, kept.used)
+        for kept in kept_repositories(place.root / "git")
+    ]
+
+
+def _images(place: Place) -> dict[str, tuple[str, ...]]:
+    """Return for each blob that images need their names; what several names share is walked once."""
+    names: dict[Digest, list[str]] = {}
+    roots = {}
+    for image in place.store.images():
+        names.setdefault(image.descriptor.digest, []).append(image.name or f"without a name, {image.descriptor.digest}")
+        roots[image.descriptor.digest] = image.descriptor
+    found: dict[str, tuple[str, ...]] = {}
+    for digest, root in roots.items():
+        for descriptor, _error in walk(place.store, [root]):
+            found[str(descriptor.digest)] = (*found.get(str(descriptor.digest), ()), *names[digest])
+    return found
+
+
+def _note_sums(place: Place, found: Inventory) -> None:
+    """Correct the running sums that builds go by."""
+    sums = {
+        "blobs": sum(blob.bytes for blob in found.blobs.values()),
+        "git": sum(folder.bytes for folder in found.repositories),
+    }
+    with place.state.transaction() as connection:
+        connection.executemany(
+            "INSERT OR REPLACE INTO usage VALUES (?, ?, ?)", [(kind, size, found.now) for kind, size in sums.items()]
+        )
