@@ -2,6 +2,7 @@
 
 `state_root` is light, for the fully cached path; `load_environment` builds the whole `Environment`. Nothing
 below rank 7 reads `os.environ`. Variables: LAMINA_ROOT, LAMINA_RUNTIME, LAMINA_CA_FILE (or SSL_CERT_FILE),
+LAMINA_MAX_STORAGE (a ceiling such as `50GB`),
 LAMINA_INSECURE_REGISTRIES (`host,host`), LAMINA_REGISTRY_MIRRORS (`docker.io=host,host;other=host`),
 DOCKER_CONFIG, SOURCE_DATE_EPOCH and the usual proxy variables.
 """
@@ -43,6 +44,8 @@ def load_environment() -> Environment:
     from pathlib import Path
 
     from lamina.engine.options import Environment
+    from lamina.engine.upkeep.amounts import parse_amount
+    from lamina.engine.upkeep.policy import Policies
 
     environ = os.environ
     docker_config = environ.get("DOCKER_CONFIG", "")
@@ -57,6 +60,7 @@ def load_environment() -> Environment:
         userns=in_user_namespace(),
         insecure_registries=tuple(_words(environ.get("LAMINA_INSECURE_REGISTRIES", ""))),
         registry_mirrors=_mirrors(environ.get("LAMINA_REGISTRY_MIRRORS", "")),
+        gc=Policies(max_storage=parse_amount(environ.get("LAMINA_MAX_STORAGE", ""), "LAMINA_MAX_STORAGE")),
     )
 
 

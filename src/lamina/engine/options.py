@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lamina.cache.changes import Explanation
 
+from lamina.engine.upkeep.policy import Policies
+
 
 @dataclass(slots=True)
 class Environment:
@@ -27,6 +29,7 @@ class Environment:
         ca_file: bundle this host trusts, "" for the system's own.
         runtime: name or path of the OCI runtime, "" to choose.
         userns: whether the process runs in a user namespace entered for an ordinary user.
+        gc: what is kept on disk, and the ceiling that builds keep to.
     """
 
     root: Path
@@ -39,6 +42,7 @@ class Environment:
     userns: bool = False
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    gc: Policies = field(default_factory=Policies)
 
 
 @dataclass(slots=True)

@@ -42,6 +42,9 @@ class Amount:
         return f"{self.percent}%" if self.percent else str(self.bytes)
 
 
+NOTHING = Amount()
+
+
 def parse_amount(value: str | int, what: str) -> Amount:
     """Return what `value` stands for.
 

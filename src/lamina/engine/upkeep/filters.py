@@ -123,4 +123,6 @@ def _holds(record: Record, field: str, operator: str, values: tuple[str, ...]) -
 def _same_id(name: str, value: str) -> bool:
     """Tell whether `value` names a thing: a number all of it, a digest or a hash its beginning."""
     bare = name.partition(":")[2] or name
-    return value in (name, bare) or (len(value) >= 4 and len(bare) >= 32 and (name.startswith(value) or bare.startswith(value)))
+    return value in (name, bare) or (
+        len(value) >= 4 and len(bare) >= 32 and (name.startswith(value) or bare.startswith(value))
+    )

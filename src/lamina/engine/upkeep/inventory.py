@@ -6,6 +6,7 @@ the number of things; only cache mounts and repositories that changed since they
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import dataclass, field
@@ -13,12 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina.engine.upkeep.policy import Disk
+from lamina.errors import Error
 from lamina.oci.digest import Digest
+from lamina.oci.manifest import MAX_MANIFEST_BYTES, parse_any
+from lamina.oci.media_types import CONFIG_TYPES, INDEX_TYPES, MANIFEST_TYPES
 from lamina.state import leases
 from lamina.store.reach import walk
 
 if TYPE_CHECKING:
     from lamina.engine.place import Place
+
+_NOT_LAYERS = MANIFEST_TYPES | INDEX_TYPES | CONFIG_TYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ class Inventory:
     Attributes:
         live: start of the oldest live build; what was used since is not to be touched.
         images: for each blob that an image needs, the names of such images.
-        answers: how many whole builds are remembered, and bytes of that and of the digests of context files.
+        bases: the same for manifests and configs of base images that tags were resolved to.
     """
 
     now: float
@@ -92,6 +98,7 @@ class Inventory:
     repositories: tuple[FolderFact, ...] = ()
     blobs: dict[str, BlobFact] = field(default_factory=dict)
     images: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    bases: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def used_bytes(self) -> int:
@@ -109,8 +116,8 @@ def take_inventory(place: Place, *, own_lease: bool = False) -> Inventory:
     """
     live = live_bound(place, own_lease=own_lease)
     blobs = _blobs(place)
+    nodes = _nodes(place)  # before the layers: what a result stands on is then among them, unless it was pruned
     layers = _layers(place, blobs)
-    nodes = _nodes(place)
     found = Inventory(
         now=time.time(),
         live=live,
@@ -121,6 +128,7 @@ def take_inventory(place: Place, *, own_lease: bool = False) -> Inventory:
         repositories=tuple(_repositories(place)),
         blobs=blobs,
         images=_images(place),
+        bases=_bases(place),
     )
     _note_sums(place, found)
     return found
@@ -128,9 +136,7 @@ def take_inventory(place: Place, *, own_lease: bool = False) -> Inventory:
 
 def live_bound(place: Place, *, own_lease: bool = False) -> float:
     """Return the start of the oldest live build, now when there is none."""
-    starts = [
-        start for path, start in leases.live(place.root / "work") if own_lease or path != place.lease.directory
-    ]
+    starts = [start for path, start in leases.live(place.root / "work") if own_lease or path != place.lease.directory]
     return min(starts, default=time.time())
 
 
@@ -205,7 +211,11 @@ def _nodes(place: Place) -> dict[int, NodeFact]:
     for node, layer in place.state.execute("SELECT node, layer FROM result WHERE layer IS NOT NULL ORDER BY node"):
         layers.setdefault(node, []).append(layer)
     rows = place.state.execute("SELECT id, canon, description, seconds, uses, created, used FROM node")
-    return {row[0]: NodeFact(*row, tuple(layers.get(row[0], ()))) for row in rows}
+    found = {}
+    for node, canon, description, seconds, uses, created, used in rows:
+        stands_on = tuple(layers.get(node, ()))
+        found[node] = NodeFact(node, canon, description, seconds, uses, created, used, stands_on)
+    return found
 
 
 def _mounts(place: Place) -> list[FolderFact]:
@@ -242,10 +252,27 @@ def _images(place: Place) -> dict[str, tuple[str, ...]]:
     for image in place.store.images():
         names.setdefault(image.descriptor.digest, []).append(image.name or f"without a name, {image.descriptor.digest}")
         roots[image.descriptor.digest] = image.descriptor
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, list[str]] = {}
     for digest, root in roots.items():
         for descriptor, _error in walk(place.store, [root]):
-            found[str(descriptor.digest)] = (*found.get(str(descriptor.digest), ()), *names[digest])
+            found.setdefault(str(descriptor.digest), []).extend(names[digest])
+    return {digest: tuple(names) for digest, names in found.items()}
+
+
+def _bases(place: Place) -> dict[str, tuple[str, ...]]:
+    """Return manifests and configs that say what a tag stood for, so that builds need not ask a registry again."""
+    found: dict[str, tuple[str, ...]] = {}
+    for key, value in place.state.execute("SELECT key, value FROM memo WHERE key LIKE 'pin:%'").fetchall():
+        name = key.split(":", 1)[1].rpartition(":")[0]
+        try:
+            top = Digest(json.loads(value)["digest"])
+            raw = place.store.read(top, MAX_MANIFEST_BYTES)
+            root = parse_any(raw, "", name).descriptor()
+            for descriptor, error in walk(place.store, [root]):
+                if error is None and descriptor.media_type in _NOT_LAYERS:
+                    found[str(descriptor.digest)] = (name,)
+        except (ValueError, KeyError, Error):
+            continue
     return found
 
 

@@ -9,10 +9,10 @@ How many bytes a rule keeps is worked out as BuildKit does: at most `max_used`, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lamina.engine.upkeep.amounts import Amount, parse_amount, parse_seconds
+from lamina.engine.upkeep.amounts import NOTHING, Amount, parse_amount, parse_seconds
 from lamina.engine.upkeep.filters import Filter, parse_filters
 from lamina.engine.upkeep.records import CACHE_MOUNT, GIT, LOCAL, Record
 from lamina.errors import InputError
@@ -47,9 +47,9 @@ class Rule:
     all: bool = False
     filters: tuple[Filter, ...] = ()
     keep_s: float = 0.0
-    reserved: Amount = Amount()
-    max_used: Amount = Amount()
-    min_free: Amount = Amount()
+    reserved: Amount = NOTHING
+    max_used: Amount = NOTHING
+    min_free: Amount = NOTHING
 
     def matches(self, record: Record, now: float) -> bool:
         """Tell whether the rule means this record."""
@@ -69,18 +69,25 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Policies:
-    """Everything that a store is told about its size.
+class _Capped(Amount):
+    """A share of the disk, up to a number of bytes."""
 
-    Attributes:
-        enabled: whether garbage is collected after builds at all.
-        rules: in the order in which they are applied.
-        max_storage: the ceiling that no build may pass; nothing when there is none.
-    """
+    cap: int = 0
 
-    enabled: bool = True
-    rules: tuple[Rule, ...] = field(default_factory=lambda: default_rules())
-    max_storage: Amount = Amount()
+    def of(self, total_bytes: int) -> int:
+        """Return the bytes on a file system of `total_bytes`."""
+        return min(total_bytes * self.percent // 100, self.cap)
+
+
+def _tiers(reserved: Amount, max_used: Amount, min_free: Amount) -> list[Rule]:
+    cheap = tuple(parse_filters([f"type={type_}"]) for type_ in (LOCAL, CACHE_MOUNT, GIT))
+    limited = Rule("policy 3 (too much)", reserved=reserved, max_used=max_used, min_free=min_free)
+    return [
+        Rule("policy 1 (easily made again)", filters=cheap, keep_s=2 * _DAY_S, max_used=Amount(512 * 10**6)),
+        replace(limited, name="policy 2 (unused for 60 days)", keep_s=60 * _DAY_S),
+        limited,
+        replace(limited, name="policy 4 (too much, all)", all=True),
+    ]
 
 
 def default_rules(
@@ -92,9 +99,26 @@ def default_rules(
     return tuple(_tiers(reserved or Amount(), max_used or Amount(), min_free or Amount()))
 
 
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """Everything that a store is told about its size.
+
+    Attributes:
+        enabled: whether garbage is collected after builds at all.
+        rules: in the order in which they are applied.
+        max_storage: the ceiling that no build may pass; nothing when there is none.
+    """
+
+    enabled: bool = True
+    rules: tuple[Rule, ...] = field(default_factory=default_rules)
+    max_storage: Amount = NOTHING
+
+
 def parse_policies(worker: Mapping[str, Any], what: str = "gc") -> Policies:
-    """Return what a table says: `gc`, `reservedSpace` (`gckeepstorage`), `maxUsedSpace`, `minFreeSpace`, `gcpolicy`,
-    and our own `maxStorage`. Other names are left to whoever reads the rest of the table.
+    """Return what a table says.
+
+    Known are `gc`, `reservedSpace` (`gckeepstorage`), `maxUsedSpace`, `minFreeSpace`, `gcpolicy`, and our own
+    `maxStorage`. Other names are left to whoever reads the rest of the table.
 
     Raises:
         InputError: a value that is not what its name needs.
@@ -140,28 +164,6 @@ def parse_rule(
         keep_s=parse_seconds(keep_duration, "--keep-duration"),
         **limits,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Capped(Amount):
-    """A share of the disk, up to a number of bytes."""
-
-    cap: int = 0
-
-    def of(self, total_bytes: int) -> int:
-        """Return the bytes on a file system of `total_bytes`."""
-        return min(total_bytes * self.percent // 100, self.cap)
-
-
-def _tiers(reserved: Amount, max_used: Amount, min_free: Amount) -> list[Rule]:
-    cheap = tuple(parse_filters([f"type={type_}"]) for type_ in (LOCAL, CACHE_MOUNT, GIT))
-    limits = {"reserved": reserved, "max_used": max_used, "min_free": min_free}
-    return [
-        Rule("policy 1 (easily made again)", filters=cheap, keep_s=2 * _DAY_S, max_used=Amount(512 * 10**6)),
-        Rule("policy 2 (unused for 60 days)", keep_s=60 * _DAY_S, **limits),
-        Rule("policy 3 (too much)", **limits),
-        Rule("policy 4 (too much, all)", all=True, **limits),
-    ]
 
 
 def _limits(table: Mapping[str, Any], what: str, aliases: Sequence[str]) -> tuple[Amount, Amount, Amount]:

@@ -5,7 +5,7 @@
 `cost` is what it takes to have the thing again, in seconds: for the result of a step how long the step took, plus the
 download where a base image was fetched for it; for an unpacked tree whose blob is here the unpacking; for a cache
 mount and a repository the download. `bytes` is what becomes free, at least one block. What is worth least goes first:
-the cheapest to make again per byte, the longest unused, the least used. Half of the worth is gone in a week without use.
+the cheapest to make again per byte, the longest unused, the least used. A week without use halves the worth.
 Compared as a logarithm, so that no age is too great for a number.
 """
 
