@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from lamina.cancel import Cancel
 from lamina.engine.options import Environment
 from lamina.engine.place import Place
+from lamina.engine.upkeep.ballast import drop_ballast
 from lamina.engine.upkeep.filters import Filter
 from lamina.engine.upkeep.inventory import Inventory, take_inventory
 from lamina.engine.upkeep.listing import list_records, totals
@@ -83,6 +84,8 @@ def prune_by(
         CancelledError: stopped in between; the store is sound.
     """
     cancel = cancel or Cancel()
+    if not dry_run:
+        drop_ballast(environment.root)
     with Place(environment, cancel) as place:
         plan = plan_rules(take_inventory(place), rules)
         if dry_run:

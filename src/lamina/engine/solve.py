@@ -130,6 +130,7 @@ class Solver:
             userxattr=place.environment.userns,
             allow=settings.allow,
             fill_mount=caches.fill_mount if caches else None,
+            mount_used=place.room.mount_used,
         )
 
     def __enter__(self) -> Solver:

@@ -61,6 +61,7 @@ class Worker:
         trust: set when steps shall trust what the host trusts.
         shm_size: default size of /dev/shm in bytes, 0 for docker's 64 MiB.
         now_ns: the time that the build stamps on what it makes itself.
+        mount_used: told of each cache mount (by its directory's name) that a step has used.
         fill_mount: fills a new cache mount (by id, in a directory) from a cache elsewhere; False when none has it.
         allow: entitlements of steps (`security.insecure`, `network.host`, `device`, `device=NAME`).
         devices: the CDI devices of this machine, read when the first step asks for one.
@@ -87,6 +88,7 @@ class Worker:
     userxattr: bool = False
     allow: frozenset[str] = frozenset()
     fill_mount: Callable[[str, Path], bool] | None = None
+    mount_used: Callable[[str], None] = lambda _name: None
     _materialized: dict[int, LayerRef] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
