@@ -14,12 +14,12 @@ from lamina.engine.options import Environment
 from lamina.engine.place import Place
 from lamina.engine.upkeep.ballast import drop_ballast
 from lamina.engine.upkeep.filters import Filter
-from lamina.engine.upkeep.inventory import Inventory, take_inventory
+from lamina.engine.upkeep.inventory import Inventory, live_bound, take_inventory, unnamed_images
 from lamina.engine.upkeep.listing import list_records, totals
 from lamina.engine.upkeep.plan import Plan, plan_rules
 from lamina.engine.upkeep.policy import Rule
 from lamina.engine.upkeep.records import Record, Totals
-from lamina.engine.upkeep.sweep import Outcome, carry_out, sweep_orphans
+from lamina.engine.upkeep.sweep import Outcome, carry_out, drop_images, sweep_orphans
 from lamina.engine.upkeep.why import Link, pinned_by
 
 EVERYTHING = Rule("`lamina prune --all`", all=True)
@@ -72,12 +72,18 @@ def prune(environment: Environment, *, everything: bool = False, older_than_s: f
 
 
 def prune_by(
-    environment: Environment, rules: Sequence[Rule], *, dry_run: bool = False, cancel: Cancel | None = None
+    environment: Environment,
+    rules: Sequence[Rule],
+    *,
+    dry_run: bool = False,
+    unnamed: bool = False,
+    cancel: Cancel | None = None,
 ) -> Pruned:
     """Apply rules, one after the other.
 
     Args:
         dry_run: only say what would go.
+        unnamed: images without a name do not count, and go first.
 
     Raises:
         StorageError: something could not be removed; all else was.
@@ -87,9 +93,11 @@ def prune_by(
     if not dry_run:
         drop_ballast(environment.root)
     with Place(environment, cancel) as place:
-        plan = plan_rules(take_inventory(place), rules)
+        doomed = unnamed_images(place, live_bound(place)) if unnamed else frozenset()
+        plan = plan_rules(take_inventory(place, without=doomed), rules)
         if dry_run:
             return Pruned(plan, Outcome(0, 0))
+        drop_images(place, doomed)
         outcome = carry_out(place, plan, go_on=lambda: not cancel.is_cancelled())
         cancel.check()
         sweep_orphans(place)

@@ -37,6 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--max-used-space", default="", metavar="SIZE", help="go down to this")
     add("--min-free-space", default="", metavar="SIZE", help="go on until so much of the disk is free")
+    add("--images", action="store_true", help="images without a name, too, such as rebuilding a tag leaves")
     add("--gc", action="store_true", help="apply the garbage collection policies, as after a build")
     parser.add_argument("-v", "--verbose", action="store_true", help="name everything that goes")
     add_format(parser)
@@ -61,7 +62,13 @@ def run(args: Namespace) -> int:
     enter_user_namespace()
     environment = load_environment()
     with cancelling() as cancel:
-        pruned = prune_by(environment, rules or environment.gc.rules, dry_run=args.dry_run, cancel=cancel)
+        pruned = prune_by(
+            environment,
+            rules or environment.gc.rules,
+            dry_run=args.dry_run,
+            unnamed=args.images,
+            cancel=cancel,
+        )
     if args.format == "json":
         _print_json(pruned, args.dry_run)
     else:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lamina.dockerfile.durations import parse_duration
 from lamina.errors import InputError
 
-_BYTES = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))? ?([kmgtp]?)i?b?", re.IGNORECASE)
+_BYTES = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))? ?([kmgtp]?)i?b?", re.IGNORECASE)
 _PERCENT = re.compile(r"([0-9]{1,3})%")
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 _DAYS = re.compile(r"([0-9]{1,6})d")

@@ -108,11 +108,12 @@ class Inventory:
         return layers + folders + sum(blob.bytes for blob in self.blobs.values())
 
 
-def take_inventory(place: Place, *, own_lease: bool = False) -> Inventory:
+def take_inventory(place: Place, *, own_lease: bool = False, without: frozenset[Digest] = frozenset()) -> Inventory:
     """Read the whole store.
 
     Args:
         own_lease: whether this very process relies on things, too: it is building, not only looking.
+        without: manifests of images that do not count: they are about to go.
     """
     live = live_bound(place, own_lease=own_lease)
     blobs = _blobs(place)
@@ -127,7 +128,7 @@ def take_inventory(place: Place, *, own_lease: bool = False) -> Inventory:
         mounts=tuple(_mounts(place)),
         repositories=tuple(_repositories(place)),
         blobs=blobs,
-        images=_images(place),
+        images=_images(place, without),
         bases=_bases(place),
     )
     _note_sums(place, found)
@@ -245,13 +246,29 @@ def _repositories(place: Place) -> list[FolderFact]:
     ]
 
 
-def _images(place: Place) -> dict[str, tuple[str, ...]]:
+def unnamed_images(place: Place, bound: float) -> frozenset[Digest]:
+    """Return the manifests of images without a name that were not made or touched since `bound`."""
+    images = place.store.images()
+    named = {image.descriptor.digest for image in images if image.name}
+    found = set()
+    for digest in {image.descriptor.digest for image in images} - named:
+        try:
+            if os.lstat(place.store.path(digest)).st_mtime < bound:
+                found.add(digest)
+        except FileNotFoundError:
+            continue
+    return frozenset(found)
+
+
+def _images(place: Place, without: frozenset[Digest]) -> dict[str, tuple[str, ...]]:
     """Return for each blob that images need their names; what several names share is walked once."""
     names: dict[Digest, list[str]] = {}
     roots = {}
     for image in place.store.images():
-        names.setdefault(image.descriptor.digest, []).append(image.name or f"without a name, {image.descriptor.digest}")
-        roots[image.descriptor.digest] = image.descriptor
+        digest = image.descriptor.digest
+        if digest not in without:
+            names.setdefault(digest, []).append(image.name or f"{digest[:19]} (no name)")
+            roots[digest] = image.descriptor
     found: dict[str, list[str]] = {}
     for digest, root in roots.items():
         for descriptor, _error in walk(place.store, [root]):

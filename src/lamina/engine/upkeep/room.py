@@ -189,17 +189,21 @@ def _disk(place: Place) -> Disk:
 
 def _refusal(pins: tuple[Pin, ...], ceiling: int, coming: int, disk: Disk, place: Place) -> DiskFullError:
     """Return the error for a store that may not grow, with what holds the space."""
-    held = "; ".join(f"{size_text(pin.bytes)} {pin.kind} {pin.name[:19]}: {pin.reason}" for pin in pins[:_SHOWN_PINS])
+    held = "; ".join(
+        f"{size_text(pin.bytes)} {pin.kind} {pin.name[:19]}: {pin.reason[:80]}" for pin in pins[:_SHOWN_PINS]
+    )
     more = f"; and {len(pins) - _SHOWN_PINS} more" if len(pins) > _SHOWN_PINS else ""
     told = f", and all that is left is needed: {held}{more}" if pins else ", and nothing is left that may go"
     if ceiling:
         return CeilingError(
             f"the store would pass its ceiling of {size_text(ceiling)}{told}",
             where=str(place.root),
-            hint="remove images (lamina rmi), or allow more with --max-storage or LAMINA_MAX_STORAGE",
+            hint="remove images (lamina rmi; lamina prune --images for all without a name), "
+            "or allow more with --max-storage or LAMINA_MAX_STORAGE",
         )
     return DiskFullError(
         f"no space left: {size_text(disk.free_bytes)} are free, {size_text(coming)} more are needed{told}",
         where=str(place.root),
-        hint="free some space elsewhere, remove images (lamina rmi), or move the state directory (LAMINA_ROOT)",
+        hint="free some space elsewhere, remove images (lamina rmi; lamina prune --images for all without a name), "
+        "or move the state directory (LAMINA_ROOT)",
     )

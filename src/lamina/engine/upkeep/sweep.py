@@ -226,6 +226,16 @@ class _Sweep:
             os.close(fd)
 
 
+def drop_images(place: Place, digests: frozenset[Digest]) -> None:
+    """Forget images that still have no name; their blobs are then like any others."""
+    if not digests:
+        return
+    with place.store.lock():
+        named = {image.descriptor.digest for image in place.store.images() if image.name}
+        for digest in digests - named:
+            place.store.untag_digest(digest)
+
+
 def sweep_orphans(place: Place) -> int:
     """Remove trees and index files that no row names: a crash between a row and its files leaves them.
 

@@ -89,7 +89,7 @@ def _own_reasons(inventory: Inventory, links: Links, layer: int) -> list[Link]:
     fact = inventory.layers[layer]
     found = [Link("a live build relies on it")] if fact.used >= inventory.live else []
     for name in inventory.images.get(fact.blob, ()) if fact.blob else ():
-        found.append(Link(f"is part of image {name}", f"lamina rmi {name}"))
+        found.append(Link(f"is part of image {name}", f"lamina rmi {name.partition(' ')[0]}"))
     for node in links.holders.get(layer, ()):
         days = (inventory.now - node.used) / 86_400
         text = f'is the result of step "{one_line(node.description)}", which took {node.seconds:.1f} s'
@@ -110,7 +110,7 @@ def _told(description: str) -> str:
 
 def _mend(record: Record, reason: str) -> str:
     if reason.startswith("image "):
-        return f"lamina rmi {reason.removeprefix('image ').partition(',')[0]}"
+        return f"lamina rmi {reason.removeprefix('image ').partition(',')[0].partition(' ')[0]}"
     if reason == "a live build":
         return ""
     return f"lamina prune --all --filter id={record.name[:12] if record.kind != 'blob' else record.name}"
