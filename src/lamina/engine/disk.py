@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lamina.cache.listing import drop_unused
 from lamina.cancel import Cancel
 from lamina.engine.options import Environment
 from lamina.engine.place import Place
@@ -102,6 +103,7 @@ def prune_by(
         cancel.check()
         sweep_orphans(place)
         place.store.sweep_ingest()
+        drop_unused(place.state)
         return Pruned(plan, outcome)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from lamina.engine.upkeep.policy import Disk
 from lamina.errors import Error
+from lamina.history.repeated import take_repeated
 from lamina.oci.digest import Digest
 from lamina.oci.manifest import MAX_MANIFEST_BYTES, parse_any
 from lamina.oci.media_types import CONFIG_TYPES, INDEX_TYPES, MANIFEST_TYPES
@@ -85,6 +86,7 @@ class Inventory:
 
     Attributes:
         live: start of the oldest live build; what was used since is not to be touched.
+        history: what builds left of themselves (`lamina history`); no prune takes it.
         images: for each blob that an image needs, the names of such images.
         bases: the same for manifests and configs of base images that tags were resolved to.
     """
@@ -97,6 +99,7 @@ class Inventory:
     mounts: tuple[FolderFact, ...] = ()
     repositories: tuple[FolderFact, ...] = ()
     blobs: dict[str, BlobFact] = field(default_factory=dict)
+    history: FolderFact | None = None
     images: dict[str, tuple[str, ...]] = field(default_factory=dict)
     bases: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -105,6 +108,7 @@ class Inventory:
         """All that the store takes, each file once."""
         layers = sum(layer.tree_bytes + layer.index_bytes for layer in self.layers.values())
         folders = sum(folder.bytes for folder in (*self.mounts, *self.repositories))
+        folders += self.history.bytes if self.history else 0
         return layers + folders + sum(blob.bytes for blob in self.blobs.values())
 
 
@@ -128,6 +132,7 @@ def take_inventory(place: Place, *, own_lease: bool = False, without: frozenset[
         mounts=tuple(_mounts(place)),
         repositories=tuple(_repositories(place)),
         blobs=blobs,
+        history=_history(place),
         images=_images(place, without),
         bases=_bases(place),
     )
@@ -212,11 +217,34 @@ def _nodes(place: Place) -> dict[int, NodeFact]:
     for node, layer in place.state.execute("SELECT node, layer FROM result WHERE layer IS NOT NULL ORDER BY node"):
         layers.setdefault(node, []).append(layer)
     rows = place.state.execute("SELECT id, canon, description, seconds, uses, created, used FROM node")
+    again = _repeated(place)
     found = {}
     for node, canon, description, seconds, uses, created, used in rows:
+        when, times = again.get(canon, (0.0, 0))
         stands_on = tuple(layers.get(node, ()))
-        found[node] = NodeFact(node, canon, description, seconds, uses, created, used, stands_on)
+        found[node] = NodeFact(node, canon, description, seconds, uses + times, created, max(used, when), stands_on)
     return found
+
+
+def _repeated(place: Place) -> dict[str, tuple[float, int]]:
+    """Return when and how often records were found again by builds that never looked at them (see `engine.fast`)."""
+    take_repeated(place.state, place.root)
+    rows = place.state.execute(
+        """SELECT step.canon, max(again.started), sum(again.times) FROM
+            (SELECT same_as, max(started) AS started, count(*) AS times FROM build WHERE same_as <> '' GROUP BY same_as)
+            AS again JOIN build ON build.id = again.same_as JOIN step ON step.build = build.seq
+        WHERE step.canon <> '' GROUP BY step.canon"""
+    )
+    return {canon: (started, times) for canon, started, times in rows}
+
+
+def _history(place: Place) -> FolderFact | None:
+    folder = place.root / "builds"
+    if not any(files for _path, _folders, files in os.walk(folder)):
+        return None
+    size = folder_bytes(folder)
+    when = folder.stat().st_mtime
+    return FolderFact("builds", "records and logs of builds", size, 0, when, when)
 
 
 def _mounts(place: Place) -> list[FolderFact]:

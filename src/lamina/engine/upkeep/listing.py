@@ -47,6 +47,8 @@ def list_records(inventory: Inventory, links: Links | None = None) -> list[Recor
     found += [folder_record(inventory, mount, CACHE_MOUNT) for mount in inventory.mounts]
     found += [folder_record(inventory, repository, GIT) for repository in inventory.repositories]
     found += [blob_record(inventory, digest) for digest in inventory.blobs if digest not in links.blob_users]
+    if inventory.history is not None:
+        found.append(history_record(inventory.history))
     return sorted(found, key=lambda record: (-record.size_bytes, record.kind, record.name))
 
 
@@ -106,6 +108,28 @@ def folder_record(inventory: Inventory, folder: FolderFact, type_: str) -> Recor
         mutable=True,
         parents=(),
         reasons=("a live build", reason) if in_use else (reason,),
+    )
+
+
+def history_record(history: FolderFact) -> Record:
+    """Return the record of what builds left of themselves."""
+    return Record(
+        kind="history",
+        type=INTERNAL,
+        name=history.name,
+        description=history.label,
+        size_bytes=history.bytes,
+        shared_bytes=0,
+        tree_bytes=history.bytes,
+        blob_bytes=0,
+        index_bytes=0,
+        created=history.created,
+        used=history.used,
+        uses=0,
+        in_use=False,
+        mutable=True,
+        parents=(),
+        reasons=("history of builds",),
     )
 
 

@@ -362,6 +362,8 @@ class _Planner:
             for folder in folders:
                 if (kind, folder.name) not in self.gone:
                     found.append(Pin(kind, folder.name, folder_record(inventory, folder, type_).reason, folder.bytes))
+        if (history := inventory.history) is not None:
+            found.append(Pin("history", history.name, "history of builds", history.bytes))
         return sorted((pin for pin in found if pin.bytes), key=lambda pin: (-pin.bytes, pin.kind, pin.name))
 
     def layer_reason(self, layer: LayerFact) -> str:

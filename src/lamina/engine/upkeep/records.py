@@ -22,7 +22,7 @@ class Record:
     """One thing on disk.
 
     Attributes:
-        kind: "layer", "cache mount", "git repository" or "blob".
+        kind: "layer", "cache mount", "git repository", "blob" or "history".
         type: one of `TYPES`.
         name: id or digest; what `--why` and `--filter id=` take.
         size_bytes: all its forms.

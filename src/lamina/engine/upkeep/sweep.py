@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lamina.cache.facts import note_pruned
 from lamina.engine.upkeep.plan import BLOB, LAYER, MOUNT, REPOSITORY, TREE, Plan, Removal
 from lamina.errors import StorageError
 from lamina.layer.tree import remove_tree
@@ -21,6 +22,8 @@ from lamina.store.reach import reachable
 
 if TYPE_CHECKING:
     from lamina.engine.place import Place
+
+_MOST_MARKS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class _Sweep:
         with self._place.state.transaction() as connection:
             if self._plan.answers:
                 self._drop_answers(connection)
+            self._note(connection, removals)
             for removal in removals:
                 if not self._go_on():
                     break
@@ -92,6 +96,16 @@ class _Sweep:
             if blob is not None:
                 blobs.add(blob)
         self._delete_blobs(blobs)
+
+    def _note(self, connection: Any, removals: list[Removal]) -> None:
+        """Keep what a later miss is explained with: of what goes, by which rule, and what its key was made of."""
+        by_rule: dict[str, list[int]] = {}
+        for removal in removals:
+            by_rule.setdefault(removal.rule, []).extend(removal.nodes)
+        for rule, nodes in by_rule.items():
+            for start in range(0, len(nodes), _MOST_MARKS):
+                some = [*nodes[start : start + _MOST_MARKS], self._plan.bound]
+                note_pruned(connection, rule, f"id IN ({','.join('?' * (len(some) - 1))}) AND used < ?", some)
 
     def _drop_row(self, connection: Any, removal: Removal) -> bool:
         """Drop one layer with the records that lead to it, unless somebody came to need them."""
@@ -113,11 +127,11 @@ class _Sweep:
 
     def _drop_answers(self, connection: Any) -> None:
         bound = (self._plan.bound,)
+        empty = "used < ? AND id NOT IN (SELECT node FROM result WHERE layer IS NOT NULL)"
+        note_pruned(connection, "`lamina prune --all`", empty, bound)
         connection.execute("DELETE FROM memo WHERE used < ?", bound)
         connection.execute("DELETE FROM statcache WHERE used < ?", bound)
-        connection.execute(
-            "DELETE FROM node WHERE used < ? AND id NOT IN (SELECT node FROM result WHERE layer IS NOT NULL)", bound
-        )
+        connection.execute(f"DELETE FROM node WHERE {empty}", bound)
 
     def _trees(self, removals: list[Removal]) -> None:
         """Drop trees whose layers stay as blobs. The lock keeps whoever unpacks the same layer again apart."""

@@ -113,6 +113,8 @@ def _mend(record: Record, reason: str) -> str:
         return f"lamina rmi {reason.removeprefix('image ').partition(',')[0].partition(' ')[0]}"
     if reason == "a live build":
         return ""
+    if record.kind == "history":
+        return "lamina history rm"
     return f"lamina prune --all --filter id={record.name[:12] if record.kind != 'blob' else record.name}"
 
 
