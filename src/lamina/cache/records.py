@@ -44,7 +44,7 @@ class Records:
             if not rows or rows[0][3] is None:
                 return None
             node = rows[0][0]
-            connection.execute("UPDATE node SET used = ? WHERE id = ?", (now, node))
+            connection.execute("UPDATE node SET used = ?, uses = uses + 1 WHERE id = ?", (now, node))
             for row in rows:
                 if row[4] is not None:
                     stamp_chain(connection, row[4], now)

@@ -3,6 +3,7 @@
 `state_root` is light, for the fully cached path; `load_environment` builds the whole `Environment`. Nothing
 below rank 7 reads `os.environ`. Variables: LAMINA_ROOT, LAMINA_RUNTIME, LAMINA_CONFIG, LAMINA_CA_FILE (or
 SSL_CERT_FILE), LAMINA_INSECURE_REGISTRIES (`host,host`), LAMINA_REGISTRY_MIRRORS (`docker.io=host,host;other=host`),
+LAMINA_MAX_STORAGE (a ceiling such as `50GB`),
 DOCKER_CONFIG, SOURCE_DATE_EPOCH and the usual proxy variables.
 """
 
@@ -57,6 +58,8 @@ def load_environment() -> Environment:
     from pathlib import Path
 
     from lamina.engine.options import Environment
+    from lamina.engine.upkeep.amounts import parse_amount
+    from lamina.engine.upkeep.policy import Policies
 
     environ = os.environ
     docker_config = Path(environ.get("DOCKER_CONFIG") or Path(_home()) / ".docker")
@@ -75,6 +78,7 @@ def load_environment() -> Environment:
         insecure_registries=tuple(_words(environ.get("LAMINA_INSECURE_REGISTRIES", ""))),
         cache_variables={name: value for name in CACHE_VARIABLES if (value := environ.get(name))},
         registry_mirrors=_mirrors(environ.get("LAMINA_REGISTRY_MIRRORS", "")),
+        gc=Policies(max_storage=parse_amount(environ.get("LAMINA_MAX_STORAGE", ""), "LAMINA_MAX_STORAGE")),
     )
 
 

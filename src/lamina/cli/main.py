@@ -38,7 +38,7 @@ VERBS = {
     "version": "print the version",
 }
 
-_USAGE = "usage: lamina [--root DIR] VERB [OPTIONS] ..."
+_USAGE = "usage: lamina [--root DIR] [--max-storage SIZE] VERB [OPTIONS] ..."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,6 +109,10 @@ def _dispatch(arguments: list[str]) -> int:
             os.environ["LAMINA_ROOT"] = arguments.pop(0)
         elif option.startswith("--root="):
             os.environ["LAMINA_ROOT"] = option.partition("=")[2]
+        elif option == "--max-storage" and arguments:
+            os.environ["LAMINA_MAX_STORAGE"] = arguments.pop(0)
+        elif option.startswith("--max-storage="):
+            os.environ["LAMINA_MAX_STORAGE"] = option.partition("=")[2]
         else:
             return _usage_error(f"unknown option {option!r} before the verb")
     if not arguments:
@@ -157,6 +161,7 @@ verbs:
 
 options:
   --root DIR  where images and cache lie (LAMINA_ROOT; /var/lib/lamina for root, else ~/.local/share/lamina)
+  --max-storage SIZE  what all that may take at most, such as 50GB or 30% of the disk (LAMINA_MAX_STORAGE)
   --version   print the version
   --help      print this
 

@@ -28,6 +28,7 @@ from lamina.engine.recording import Recording
 from lamina.engine.resolve import Resolver
 from lamina.engine.result_checks import check_built
 from lamina.engine.solve import Solver, SolveSettings, entitlements
+from lamina.engine.upkeep.collect import collect_garbage
 from lamina.errors import InputError
 from lamina.llb.definition import load_definition
 from lamina.oci.platform import Platform, host_platform
@@ -65,6 +66,7 @@ def build(
         pull=options.pull,
     )
     with place, Recording(place, options, sink) as recording:
+        place.room.start()
         result = _build(options, platforms, outputs, place, session, recording, stdout)
         recording.succeeded(result)
         return result
@@ -122,6 +124,7 @@ def _build(
         build=recording.id,
         explanations=recording.explanations,
     )
+    collect_garbage(place)
     memo.remember(place.state, asdict(asked), observed, resolve.pins, result, recording.counted)
     return result
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lamina.cache.changes import Explanation
 
+from lamina.engine.upkeep.policy import Policies
 from lamina.errors import InputError
 
 _ON = ("1", "t", "T", "TRUE", "true", "True")
@@ -36,6 +37,7 @@ class Environment:
         config_is_named: the user named it, so that it must be there.
         cert_dirs: directories with a directory of certificates for each host, as docker has them.
         userns: whether the process runs in a user namespace entered for an ordinary user.
+        gc: what is kept on disk, and the ceiling that builds keep to.
     """
 
     root: Path
@@ -52,6 +54,7 @@ class Environment:
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: dict[str, tuple[str, ...]] = field(default_factory=dict)
     cache_variables: dict[str, str] = field(default_factory=dict, repr=False)
+    gc: Policies = field(default_factory=Policies)
 
 
 @dataclass(slots=True)

@@ -16,6 +16,8 @@ from lamina.cache.spec import CacheSpec
 from lamina.cancel import Cancel
 from lamina.engine.options import Environment
 from lamina.engine.registries import registry_options
+from lamina.engine.upkeep.ballast import keep_ballast
+from lamina.engine.upkeep.room import Room
 from lamina.errors import StorageError
 from lamina.layer.index import Index
 from lamina.layer.tree import remove_tree
@@ -34,6 +36,7 @@ from lamina.state.locks import Locks
 from lamina.store.store import Store
 
 _SYNC_AFTER_S = 60.0
+_PATIENCE_S = 10.0
 
 CredentialSource = Callable[[str], Credentials | None]
 OnBytes = Callable[[str, int, int], None]
@@ -76,11 +79,14 @@ class Place:
         self._credentials, self._on_bytes, self._notify = credentials, on_bytes, notify
         self._insecure: dict[str, Registry] = {}
         self.cache_specs: dict[str, CacheSpec] = {}
+        self._beside: list[tuple[threading.Thread, threading.Event]] = []
         self.state = State(root)
-        self.store = Store(root / "oci")
+        self.room = Room(self, environment.gc.max_storage)
+        self.store = Store(root / "oci", space=self.room)
         self.locks = Locks(root / "locks")
         if leases.sweep(root / "work", remove_tree):
             self.store.sweep_ingest()  # whoever died may have been writing a blob
+            self.state.execute("DELETE FROM usage WHERE kind = 'blobs'")  # and did not say what it added
         self.lease = Lease(root / "work")
         self.layers = Layers(
             root,
@@ -101,6 +107,7 @@ class Place:
             pull=pull,
         )
         self._sync_in_background()
+        keep_ballast(root)
 
     @cached_property
     def registry_options(self) -> RegistryOptions:
@@ -135,8 +142,18 @@ class Place:
             self.registry.close()
         for registry in self._insecure.values():
             registry.close()
+        for thread, stop in self._beside:
+            thread.join(_PATIENCE_S)
+            stop.set()
+            thread.join()
+        self._beside.clear()
+        self.room.close()
         self.lease.release(remove_tree)
         self.state.close()
+
+    def beside(self, thread: threading.Thread, stop: threading.Event) -> None:
+        """Have a thread waited for when this is closed; `stop` is set when it takes too long."""
+        self._beside.append((thread, stop))
 
     def fetch(self, row: LayerRow, cancel: Cancel) -> None:
         """Bring the blob of a remote layer into the store, from an image's registry or layout, or from a cache.

@@ -141,6 +141,7 @@ class Solver:
             allow=settings.allow,
             secret_version=counted.version,
             fill_mount=caches.fill_mount if caches else None,
+            mount_used=place.room.mount_used,
         )
 
     def __enter__(self) -> Solver:

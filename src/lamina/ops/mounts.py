@@ -47,6 +47,7 @@ class Mounts:
     ) -> None:
         self._exec, self._inputs, self._worker, self._cancel, self._source = exec_op, inputs, worker, cancel, source
         self._stack = ExitStack()
+        self._caches: list[str] = []
         self._uppers: dict[int, tuple[LayerRef, Path | None]] = {}
         self.root = LayerRef(None)
         self.rootfs = Rootfs(())
@@ -68,7 +69,13 @@ class Mounts:
         self._stack.close()
 
     def commit(self, description: str) -> list[Result]:
-        """Make a layer of each writable mount with an output, in order of the outputs."""
+        """Make a layer of each writable mount with an output, in order of the outputs.
+
+        Raises:
+            DiskFullError: what the step wrote does not fit, there or into its cache mounts.
+        """
+        for name in dict.fromkeys(self._caches):
+            self._worker.mount_used(name)
         results: list[Result] = []
         for output in sorted(self._uppers):
             below, upper = self._uppers[output]
@@ -202,9 +209,11 @@ class Mounts:
             self._seed(directory, mount, name)
         now = time.time()
         self._worker.state.execute(
-            "INSERT INTO cachemount VALUES (?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET used = ?",
-            (directory.name, name, now, now, now),
+            """INSERT INTO cachemount(id, name, created, used) VALUES (?, ?, ?, ?)
+            ON CONFLICT(id) DO UPDATE SET used = excluded.used, uses = uses + 1""",
+            (directory.name, name, now, now),
         )
+        self._caches.append(directory.name)
         return StepMount(mount.dest, "bind", source=str(directory), readonly=bool(mount.readonly))
 
     def _cache_directory(self, name: str, sharing: int) -> Path:

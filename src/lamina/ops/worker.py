@@ -67,6 +67,7 @@ class Worker:
         shm_size: default size of /dev/shm in bytes, 0 for docker's 64 MiB.
         now_ns: the time that the build stamps on what it makes itself.
         secret_version: what stands for a secret (by id) in keys of steps that get it, "" when it does not count.
+        mount_used: told of each cache mount (by its directory's name) that a step has used.
         fill_mount: fills a new cache mount (by id, in a directory) from a cache elsewhere; False when none has it.
         allow: entitlements of steps (`security.insecure`, `network.host`, `device`, `device=NAME`).
         devices: the CDI devices of this machine, read when the first step asks for one.
@@ -94,6 +95,7 @@ class Worker:
     allow: frozenset[str] = frozenset()
     fill_mount: Callable[[str, Path], bool] | None = None
     secret_version: Callable[[str], str] = _no_version
+    mount_used: Callable[[str], None] = lambda _name: None
     _materialized: dict[int, LayerRef] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 

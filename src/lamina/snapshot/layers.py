@@ -28,6 +28,7 @@ from lamina.layer.union import Union
 from lamina.layer.view import ChainView
 from lamina.oci.chain import extend_chain
 from lamina.oci.digest import Digest
+from lamina.snapshot.claim import Claim, ClaimingWriter, disk_bytes
 from lamina.snapshot.rows import LayerGoneError, LayerRef, LayerRow, LayerRows, parse_origin_index
 from lamina.state.db import State
 from lamina.state.locks import Locks
@@ -172,16 +173,19 @@ class Layers:
         making.mkdir()
         try:
             below = _LazyUnion(self, row.parent, cancel)
-            writer = TreeWriter(making, self.flavour, below, below.content, cancel)
-            with self.store.open(Digest(row.blob)) as stream:
-                entries = unpack(stream, writer, expected=Digest(row.diff_id) if row.diff_id else None, cancel=cancel)
-            self._check_borrowed(row, entries)
-            self._publish_tree(making, path)
+            with Claim(self.store.space) as claim:
+                writer = ClaimingWriter(making, self.flavour, below, below.content, cancel)
+                writer.claim = claim
+                with self.store.open(Digest(row.blob)) as stream:
+                    expected = Digest(row.diff_id) if row.diff_id else None
+                    entries = unpack(stream, writer, expected=expected, cancel=cancel)
+                self._check_borrowed(row, entries)
+                self._publish_tree(making, path)
+                self._keep_index(row.id, entries)
+                self.rows.update(row.id, tree=1, tree_bytes=disk_bytes(entries))
         except BaseException:
             remove_tree(making)
             raise
-        self._keep_index(row.id, entries)
-        self.rows.update(row.id, tree=1)
 
     def _check_borrowed(self, row: LayerRow, entries: Iterable[Entry]) -> None:
         """Make sure that an index that came without its layer told the truth; keys and paths were made of it.
@@ -229,15 +233,17 @@ class Layers:
 
     def _adopt(self, parent: LayerRef, tree: Path, entries: list[Entry], description: str) -> LayerRef:
         """Make a finished tree a layer; on a failure neither it nor its row stays."""
-        new = self.rows.add(parent.layer, description=description, size=sum(entry.size for entry in entries))
-        try:
-            self._publish_tree(tree, self.tree_path(new))
-            self._keep_index(new, entries)
-            self.rows.update(new, tree=1)
-        except BaseException:
-            self._forget(new)
-            raise
-        return LayerRef(new)
+        with Claim(self.store.space) as claim:
+            claim.more(disk_bytes(entries))
+            new = self.rows.add(parent.layer, description=description, size=sum(entry.size for entry in entries))
+            try:
+                self._publish_tree(tree, self.tree_path(new))
+                self._keep_index(new, entries)
+                self.rows.update(new, tree=1, tree_bytes=disk_bytes(entries))
+            except BaseException:
+                self._forget(new)
+                raise
+            return LayerRef(new)
 
     def _forget(self, layer: int) -> None:
         with self._guard:
@@ -251,8 +257,10 @@ class Layers:
         making = self.scratch("t")
         making.mkdir(mode=0o755)
         try:
-            with TreeWriter(making, self.flavour, _LazyUnion(self, parent.layer, cancel), None, cancel) as writer:
+            below = _LazyUnion(self, parent.layer, cancel)
+            with Claim(self.store.space) as claim, TreeWriter(making, self.flavour, below, None, cancel) as writer:
                 for entry, content in items:
+                    claim.entry(entry)
                     writer.add(entry, content)
                 entries = writer.finish()
             return self._adopt(parent, making, entries, description)
@@ -292,7 +300,7 @@ class Layers:
         values["chain_id"] = self._chain_id(parent.layer, packed.diff_id)
         new = self.rows.add(parent.layer, **values)
         index.save(self.index_path(new))
-        self.rows.update(new, indexed=1)
+        self.rows.update(new, indexed=1, index_bytes=os.stat(self.index_path(new)).st_size)
         return LayerRef(new)
 
     # -- blobs
@@ -365,7 +373,7 @@ class Layers:
     def _keep_index(self, layer: int, entries: Iterable[Entry] | Index) -> Index:
         index = entries if isinstance(entries, Index) else Index.from_entries(entries)
         index.save(self.index_path(layer))
-        self.rows.update(layer, indexed=1)
+        self.rows.update(layer, indexed=1, index_bytes=os.stat(self.index_path(layer)).st_size)
         return self._remember(layer, index)
 
     def _remember(self, layer: int, index: Index) -> Index:

@@ -64,7 +64,7 @@ class State:
         try:
             return self.connection().execute(sql, tuple(values))
         except sqlite3.OperationalError as error:
-            raise StorageError(f"the state file failed: {error}", where=str(self._path)) from error
+            raise self._failed(error) from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -78,13 +78,20 @@ class State:
             try:
                 yield connection
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # SQLite rolls back by itself when the disk is full
+                    connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            raise StorageError(f"the state file failed: {error}", where=str(self._path)) from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: sqlite3.OperationalError) -> StorageError:
+        """Return the error that tells what SQLite said, and what helps."""
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        hint = "free some space (lamina prune) or move the state directory (LAMINA_ROOT)" if full else ""
+        return StorageError(f"the state file failed: {error}", where=str(self._path), hint=hint)
 
     def close(self) -> None:
         """Close every thread's connection."""

@@ -82,6 +82,20 @@ CREATE TABLE pruned(
 CREATE INDEX node_description ON node(description);
 """
 
+_UPKEEP = """
+-- Space: what a layer's tree and index take on the disk, how often results and cache mounts were used, and what cache
+-- mounts take (`measured` is when that was looked at; older than `used` means: not since the last use).
+ALTER TABLE layer ADD COLUMN tree_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE layer ADD COLUMN index_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE node ADD COLUMN uses INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE cachemount ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE cachemount ADD COLUMN uses INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE cachemount ADD COLUMN measured REAL NOT NULL DEFAULT 0;
+UPDATE layer SET tree_bytes = size WHERE tree = 1;
+-- Running sums of what has no rows of its own: `blobs`, `git`. `measured` is when they were last counted file by file.
+CREATE TABLE usage(kind TEXT PRIMARY KEY, bytes INTEGER NOT NULL, measured REAL NOT NULL) WITHOUT ROWID;
+"""
+
 TABLES = (
     """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -142,7 +156,8 @@ CREATE TABLE cachemount(
 """
     + _HTTP
     + _HISTORY
+    + _UPKEEP
 )
 
-MIGRATIONS: dict[int, str] = {1: _HTTP, 2: _HISTORY}
+MIGRATIONS: dict[int, str] = {1: _HTTP, 2: _HISTORY + _UPKEEP}
 """Statements that lead from the version of the key to the next one."""

@@ -20,6 +20,7 @@ from lamina.errors import StorageError
 from lamina.oci.digest import Digest
 from lamina.store.errors import VerificationError, storage_error
 from lamina.store.files import random_name, sync_directory, unlink_quietly, write_all
+from lamina.store.space import UNLIMITED, Space
 
 if TYPE_CHECKING:
     from lamina.oci.descriptor import Descriptor
@@ -36,12 +37,20 @@ class Ingest:
         expected: digest and size the bytes must have; None when they are not known yet.
         resume_key: names a transfer that may be continued later, "" for none; hashed before it becomes a name.
         durable: whether `commit` returns only once the blob would survive a power cut.
+        space: grants what is written; it keeps what a blob takes and gets back the rest.
     """
 
     def __init__(
-        self, root: str, expected: Descriptor | None = None, resume_key: str = "", *, durable: bool = False
+        self,
+        root: str,
+        expected: Descriptor | None = None,
+        resume_key: str = "",
+        *,
+        durable: bool = False,
+        space: Space = UNLIMITED,
     ) -> None:
         self._root = root
+        self._space, self._claimed = space, 0
         self._expected = expected
         self._durable = durable
         self._algorithm = expected.digest.algorithm if expected is not None else "sha256"
@@ -89,6 +98,7 @@ class Ingest:
             raise storage_error(exc, self.path) from exc
         self.hash = hashlib.new(self._algorithm)
         self.offset = 0
+        self._give_back()
 
     def commit(self) -> tuple[Digest, int]:
         """Check the bytes, give the blob its name, and return its digest and size in bytes.
@@ -110,7 +120,8 @@ class Ingest:
         target = os.path.join(folder, digest.hex)
         try:
             # an existing blob may be one that was synced: what takes its place must not be weaker
-            durable = self._durable or os.path.lexists(target)
+            known = os.path.lexists(target)
+            durable = self._durable or known
             os.fchmod(self._fd, 0o644)
             if durable:
                 os.fsync(self._fd)
@@ -121,6 +132,9 @@ class Ingest:
         except OSError as exc:
             self.abort(discard=True)
             raise storage_error(exc, target) from exc
+        if known:
+            self._give_back()
+        self._claimed = 0
         self._close()
         return digest, self.offset
 
@@ -203,6 +217,12 @@ class Ingest:
         if self._closed:
             raise StorageError("this blob was committed or aborted already", where=self.path)
         try:
+            self._space.take(len(data))
+            self._claimed += len(data)
+        except BaseException:
+            self.abort(discard=True)
+            raise
+        try:
             write_all(self._fd, data)
         except OSError as exc:
             needed = len(data) + (self._expected.size - self.offset if self._expected is not None else 0)
@@ -216,9 +236,16 @@ class Ingest:
         where = str(self._expected.digest) if self._expected is not None else self.path
         raise VerificationError(what, where=where, hint="what was sent is damaged or not what was asked for: try again")
 
+    def _give_back(self) -> None:
+        """Return what was claimed and is not part of a blob."""
+        if self._claimed:
+            self._space.give(self._claimed)
+            self._claimed = 0
+
     def _close(self) -> None:
         """Close the file, which also unlocks it."""
         self._closed = True
+        self._give_back()
         self._buffer.clear()
         if self._fd >= 0:
             os.close(self._fd)

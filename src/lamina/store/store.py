@@ -36,6 +36,7 @@ from lamina.store.index import IndexFile
 from lamina.store.ingest import RESUME_PREFIX, Ingest
 from lamina.store.names import MAX_INDEX_BYTES, save_names
 from lamina.store.reach import missing_blobs, reachable
+from lamina.store.space import UNLIMITED, Space
 
 if TYPE_CHECKING:
     from lamina.store.check import Problem
@@ -60,10 +61,12 @@ class Store:
         root: the layout's directory.
         durable: whether what is named survives a power cut; False only for stores that are thrown away.
         create: whether to make the layout; a store that is only read may be somebody else's.
+        space: asked before anything is written.
     """
 
-    def __init__(self, root: Path, *, durable: bool = True, create: bool = True) -> None:
+    def __init__(self, root: Path, *, durable: bool = True, create: bool = True, space: Space = UNLIMITED) -> None:
         self.root = root
+        self.space = space
         self.durable = durable
         self._base = os.fspath(root)
         self._held = threading.local()
@@ -135,7 +138,7 @@ class Store:
         Returns:
             The ingest, a context manager that aborts unless committed.
         """
-        return Ingest(self._base, expected, resume_key, durable=durable and self.durable)
+        return Ingest(self._base, expected, resume_key, durable=durable and self.durable, space=self.space)
 
     def add(self, data: bytes, *, durable: bool = False) -> tuple[Digest, int]:
         """Store `data` as a blob unless it is here, and return its digest and size."""

@@ -15,6 +15,15 @@ from lamina.state.db import State
 from lamina.state.leases import Lease
 from lamina.state.locks import Locks
 
+UPKEEP_COLUMNS = [
+    ("layer", "tree_bytes"),
+    ("layer", "index_bytes"),
+    ("node", "uses"),
+    ("cachemount", "bytes"),
+    ("cachemount", "uses"),
+    ("cachemount", "measured"),
+]
+
 
 def remove(path):
     for child in path.iterdir():
@@ -37,10 +46,13 @@ def test_a_file_of_the_first_schema_becomes_a_new_one_and_keeps_its_rows(tmp_pat
     State(tmp_path).close()
     with sqlite3.connect(tmp_path / "state.db") as db:
         fresh = sorted(db.execute("SELECT name, sql FROM sqlite_schema").fetchall())
-        for table in ("http", "step", "build", "listing", "pruned"):
+        for table in ("http", "step", "build", "listing", "pruned", "usage"):
             db.execute(f"DROP TABLE {table}")
         db.execute("DROP INDEX node_description")
+        for table, column in UPKEEP_COLUMNS:
+            db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         db.execute("INSERT INTO cachemount VALUES ('a', 'b', 1, 2)")
+        db.execute("INSERT INTO layer(tree, size, created, used) VALUES (1, 5000, 1, 2)")
         db.execute("PRAGMA user_version=1")
     db.close()
 
@@ -48,6 +60,7 @@ def test_a_file_of_the_first_schema_becomes_a_new_one_and_keeps_its_rows(tmp_pat
 
     assert sorted(state.execute("SELECT name, sql FROM sqlite_schema").fetchall()) == fresh
     assert state.execute("SELECT count(*) FROM cachemount").fetchone() == (1,)
+    assert state.execute("SELECT tree_bytes FROM layer").fetchone() == (5000,)
     state.close()
 
 
