@@ -292,6 +292,14 @@ def test_a_terminal_without_input(image: Lamina):
     assert (out, process.returncode) == (b"tty\r\n", 0)
 
 
+@pytest.mark.parametrize("_again", range(5))
+def test_a_short_program_loses_nothing(image: Lamina, runtime: str, _again: int):
+    """It may be over before we have its terminal, and before the helper has read the window's size."""
+    with started(image, "-t", "--entrypoint", "echo", "b", "short", runtime=runtime) as process:
+        out, errors = process.communicate(timeout=60)
+    assert (out, errors, process.returncode) == (b"short\r\n", b"", 0)
+
+
 def test_a_program_that_is_not_there_with_a_terminal(image: Lamina, runtime: str):
     with Screen(image, "-it", "--entrypoint", "/no/such", "b", runtime=runtime) as screen:
         assert screen.process.wait(60) == 127

@@ -182,12 +182,7 @@ class Follower:
 
     def _hear(self) -> None:
         """Take a message of the helper: the step's terminal, or the answer."""
-        try:
-            data, ancillary, _, _ = self._step.recvmsg(
-                _ANSWER_BYTES, socket.CMSG_SPACE(array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
-            )
-        except OSError:
-            data, ancillary = b"", []
+        data, ancillary = self._receive()
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 self._take_terminal(array.array("i", payload)[0])
@@ -195,6 +190,18 @@ class Follower:
         self._answer = data
         self._poll.unregister(self._step)
         self._drop_source()
+
+    def _receive(self) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+        """Return the next message of the helper; b"" when it has gone."""
+        room = socket.CMSG_SPACE(array.array("i").itemsize)
+        # A signal that the helper left unread makes the first call fail (ECONNRESET); its answer comes with the second.
+        for _ in range(2):
+            try:
+                data, ancillary, _, _ = self._step.recvmsg(_ANSWER_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+            except OSError:
+                continue
+            return data, ancillary
+        return b"", []
 
     def _take_terminal(self, terminal: int) -> None:
         os.set_blocking(terminal, False)
