@@ -42,8 +42,9 @@ class Change:
     """One difference between what a key was made of and what it is made of now.
 
     Attributes:
-        kind: "files", "arg", "env", "command", "shell", "base", "source", "field", "mount", "secret",
-            "below", "keys", "other", or a reason that needs no comparison: "no-cache", "new", "moved", "removed", "first", "pruned", "failed" ...
+        kind: "files", "arg", "env", "command", "shell", "base", "source", "field", "mount", "secret", "below", "keys",
+            "other", or a reason that needs no comparison: "no-cache", "new", "moved", "removed", "first", "pruned",
+            "failed" ...
         what: which input, variable, field or step.
         old, new: values; "" for absent or not told.
         paths: for "files": every path that differs.
