@@ -98,6 +98,8 @@ test)
     need docker-registry docker-registry
     need strace strace
     need getfattr attr
+    need zsh zsh
+    need fish fish
     missing="$(printf '%s' "$missing" | tr ' ' '\n' | sort -u | tr '\n' ' ')"
     ;;
 *) fail "usage: scripts/setup.sh demo|test|venv" ;;
@@ -116,3 +118,8 @@ if [ -n "$(printf '%s' "$missing" | tr -d ' ')" ]; then
     fi
 fi
 make_venv
+if [ "$goal" = test ] && have npm && [ ! -x .cache/azurite/node_modules/.bin/azurite-blob ]; then
+    say "npm install azurite"
+    npm install --prefix .cache/azurite --no-audit --no-fund --loglevel=error azurite@3.35.0 >/dev/null ||
+        say "no azurite: tests that need it will be skipped"
+fi

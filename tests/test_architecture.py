@@ -7,7 +7,7 @@ SRC = Path(__file__).parent.parent / "src" / "lamina"
 
 RANKS = {
     "errors": 0, "progress": 0.5, "cancel": 0.5,  # both name errors, nothing else
-    "oci": 1, "rooted": 1, "elf": 1, "patterns": 1, "session": 1, "git_url": 1, "csvline": 1,
+    "oci": 1, "rooted": 1, "elf": 1, "patterns": 1, "session": 1, "git_url": 1, "csvline": 1, "config": 1,
     "llb": 2, "solver": 2, "store": 2, "state": 2, "layer": 2, "registry": 2,
     "dockerfile": 3, "snapshot": 3, "executor": 3, "image": 3,
     "source": 4, "cache": 4, "checks": 4, "history": 4,
@@ -16,7 +16,7 @@ RANKS = {
     "cli": 7,
 }  # fmt: skip
 
-PURE = ["errors", "progress", "oci", "patterns", "elf", "git_url", "csvline", "solver", "llb", "checks"]
+PURE = ["errors", "progress", "oci", "patterns", "elf", "git_url", "csvline", "config", "solver", "llb", "checks"]
 IMPURE_IN_PURE = {"solver/runner.py", "oci/platform.py", "solver/keying.py"}
 IO_MODULES = {"socket", "subprocess", "sqlite3", "urllib3", "shutil", "tempfile", "fcntl"}
 

@@ -35,6 +35,8 @@ def test_every_case_has_its_answer():
 
 @pytest.mark.parametrize("name", cases())
 def test_as_buildkit_makes_it(place: tuple[Lamina, Path], tmp_path: Path, name: str):
+    """A1 to A5"""
+
     lamina, context = place
     (context / "Dockerfile").write_text(cases()[name])
 

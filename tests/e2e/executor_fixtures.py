@@ -16,7 +16,7 @@ from lamina.executor.step import Rootfs, Step, StepMount, StepResult
 
 BUSYBOX = Path("/bin/busybox")
 OLD = 1_000_000_000  # seconds: a time that nothing made today has
-_WORDS = "sh ls cat id env true false sleep mount stat touch mkdir rm mknod echo kill grep chroot ip pwd dd"
+_WORDS = "sh ls cat id env true false sleep mount stat touch mkdir rm mknod echo kill grep chroot ip pwd dd tty stty"
 APPLETS = _WORDS.split()
 
 

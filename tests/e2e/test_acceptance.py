@@ -57,7 +57,7 @@ def mounts(root: Path) -> list[str]:
 
 
 def test_two_stages_run_at_once_and_an_unneeded_one_never(lamina: Lamina, tmp_path: Path):
-    """Each stage waits for a file that the other writes into a shared cache mount."""
+    """A2.5, A2.6: each stage waits for a file that the other writes into a shared cache mount."""
     meet = "i=0; until [ -e /c/{other} ] || [ $i -gt 300 ]; do i=$((i+1)); sleep 0.1; done; [ -e /c/{other} ]"
     context = busybox_context(
         tmp_path / "ctx",
@@ -73,6 +73,8 @@ def test_two_stages_run_at_once_and_an_unneeded_one_never(lamina: Lamina, tmp_pa
 
 
 def test_only_what_depends_on_an_edit_runs_again(lamina: Lamina, tmp_path: Path):
+    """A6.5"""
+
     context = busybox_context(
         tmp_path / "ctx", "FROM base\nCOPY deps /deps\nRUN cat /deps > /made\nCOPY app /app\nRUN cat /app > /final\n"
     )
@@ -123,6 +125,8 @@ def test_a_failing_step_says_code_output_and_line_and_cancels_the_rest(lamina: L
 
 
 def test_secrets_reach_the_step_and_nothing_else(lamina: Lamina, tmp_path: Path):
+    """A3.7"""
+
     canary = "canary-" + os.urandom(8).hex()
     context = busybox_context(
         tmp_path / "ctx",
@@ -162,6 +166,8 @@ def test_the_step_sees_only_the_declared_environment_and_three_descriptors(lamin
 
 
 def test_mount_points_and_network_files_never_stay_in_a_layer(lamina: Lamina, tmp_path: Path):
+    """A3.12"""
+
     context = busybox_context(
         tmp_path / "ctx",
         "FROM base\nRUN --mount=type=cache,target=/var/cache/x --mount=type=tmpfs,target=/scratch "
@@ -246,6 +252,8 @@ def test_the_config_holds_what_the_instructions_say(lamina: Lamina, tmp_path: Pa
 
 
 def test_cache_mounts_survive_builds_and_stay_out_of_the_image(lamina: Lamina, tmp_path: Path):
+    """A3.4"""
+
     context = busybox_context(
         tmp_path / "ctx",
         "FROM base\nARG N\nRUN --mount=type=cache,target=/c echo $N >> /c/log; cp /c/log /seen\n",
@@ -294,6 +302,8 @@ def test_bad_input_says_what_where_and_how(
 
 
 def test_an_unknown_target_lists_the_stages(lamina: Lamina, tmp_path: Path):
+    """A2.8"""
+
     context = busybox_context(tmp_path / "ctx", "FROM base AS final\n")
 
     done = lamina.build(context, "--target", "finall", check=False)
@@ -351,7 +361,7 @@ def test_kill_9_at_any_moment_leaves_a_sound_store_and_no_mount(lamina: Lamina, 
 
 
 def test_two_processes_do_equal_work_once(lamina: Lamina, tmp_path: Path):
-    """The step appends a line to a cache mount each time that it runs."""
+    """A2.7: the step appends a line to a cache mount each time that it runs."""
     context = busybox_context(
         tmp_path / "ctx",
         "FROM base\nRUN --mount=type=cache,target=/c,id=count echo ran >> /c/log; sleep 1\n"
@@ -457,8 +467,12 @@ def test_an_ordinary_user_builds_and_runs(tmp_path: Path):
     )
     shown = subprocess.run([*command, "run", "u", "cat", "/uid"], env=env, capture_output=True, text=True, check=False)
 
+    on_terminal = [*command, "run", "-t", "u", "sh", "-c", "tty"]
+    terminal = subprocess.run(on_terminal, env=env, capture_output=True, text=True, check=False)
+
     assert built.returncode == 0, built.stderr
     assert shown.stdout == "0\n", shown.stderr
+    assert terminal.stdout == "/dev/pts/0\n", terminal.stderr
     subprocess.run([*command, "prune", "--all", "--force"], env=env, capture_output=True, check=False)
 
 

@@ -17,9 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from lamina.cancel import Cancel
 from lamina.store.store import Store
+from support.azure import spec as azure_spec
 from support.bases import busybox_context
 from support.command import Lamina
+from support.s3 import spec as s3_spec
 
 pytestmark = [
     pytest.mark.e2e,
@@ -49,7 +52,7 @@ class Place:
     lose_layers: Callable[[], None]
 
 
-@pytest.fixture(params=["local", "registry", "registry-index"])
+@pytest.fixture(params=["local", "registry", "registry-index", "s3", "azblob"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A cache in a directory, or in a registry in either form."""
     if request.param == "local":
@@ -64,6 +67,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
                     blob.unlink()
 
         return Place(f"type=local,dest={folder}", f"type=local,src={folder}", lose_local)
+    if request.param == "s3":
+        spec = s3_spec(request.getfixturevalue("s3"))
+        return Place(spec, spec, lambda: lose_objects(spec))
+    if request.param == "azblob":
+        spec = azure_spec(request.getfixturevalue("azure"))
+        return Place(spec, spec, lambda: lose_objects(spec))
     registry = request.getfixturevalue("registry")
 
     def lose_pushed() -> None:
@@ -74,6 +83,20 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     form = ",image-manifest=false" if request.param == "registry-index" else ""
     ref = f"type=registry,ref={registry}/app:cache"
     return Place(ref + form, ref, lose_pushed)
+
+
+def lose_objects(text: str) -> None:
+    """Remove the layers from a bucket or container."""
+    from lamina.cache.backends.azblob import open_azblob
+    from lamina.cache.backends.s3 import open_s3
+    from lamina.cache.spec import parse_spec
+
+    open_cache = open_s3 if "type=s3" in text else open_azblob
+    cache = open_cache(parse_spec(text, export=True), {}, Cancel())
+    for item in cache._store.list("blobs/"):
+        if item.size > 100_000:
+            cache._store.delete(item.name)
+    cache.close()
 
 
 @pytest.fixture

@@ -164,12 +164,12 @@ def test_kernel_files_are_masked_and_read_only(bench: Bench) -> None:
 
 
 def test_insecure_steps_get_everything(bench: Bench) -> None:
-    """`--security=insecure` after its entitlement was granted elsewhere."""
+    """A3.10: `--security=insecure` after its entitlement was granted elsewhere."""
     assert "ok" in bench.sh("mount -t tmpfs x /data && echo ok", security="insecure")
 
 
 def test_network_none_has_a_loopback_of_its_own(bench: Bench) -> None:
-    """No other interface, and it is up."""
+    """A3.9: no other interface, and it is up."""
     output = bench.sh("ls /sys/class/net; ip addr show lo", network="none")
 
     assert output.splitlines()[0] == "lo"
@@ -178,14 +178,14 @@ def test_network_none_has_a_loopback_of_its_own(bench: Bench) -> None:
 
 
 def test_network_host_is_shared(bench: Bench) -> None:
-    """The step sees the machine's interfaces."""
+    """A3.9: the step sees the machine's interfaces."""
     seen = bench.sh("cat /proc/net/dev | grep -c :", network="host").strip()
 
     assert int(seen) == sum(":" in line for line in Path("/proc/net/dev").read_text().splitlines())
 
 
 def test_names_come_from_the_step(bench: Bench) -> None:
-    """hosts and resolv.conf have the bytes that were passed."""
+    """A3.13: hosts and resolv.conf have the bytes that were passed."""
     hosts = hosts_file("me", [("db", "10.1.2.3"), ("up", "host-gateway")])
 
     output = bench.sh("cat /etc/hosts /etc/resolv.conf", hosts=hosts, resolv_conf=b"nameserver 192.0.2.1\n")
@@ -241,7 +241,7 @@ def test_a_lower_with_an_odd_name_mounts(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_a_control_group_parent_is_honoured_and_cleaned_up(bench: Bench) -> None:
-    """The step runs in a group below it, which is gone afterwards; the helper is back in its own."""
+    """A3.13: the step runs in a group below it, which is gone afterwards; the helper is back in its own."""
     parent = "builds-of-a-test"
     try:
         inside = bench.sh("cat /proc/self/cgroup", cgroup_parent=parent)
@@ -263,7 +263,7 @@ def test_a_control_group_parent_is_honoured_and_cleaned_up(bench: Bench) -> None
 
 
 def test_a_step_that_writes_nothing_leaves_nothing(bench: Bench) -> None:
-    """Every mount point was missing, and not one of them, nor a copied-up parent, is in the layer."""
+    """A3.12: every mount point was missing, and not one of them, nor a copied-up parent, is in the layer."""
     source = bench.new_dir("source")
     other = bench.new_dir("other")
     mounts = (
@@ -398,7 +398,7 @@ def test_a_secret_is_only_in_memory(bench: Bench) -> None:
 
 
 def test_a_tmpfs_has_its_size(bench: Bench) -> None:
-    """A write beyond it fails and nothing of it stays."""
+    """A3.6: a write beyond it fails and nothing of it stays."""
     result, output = bench.run(
         "sh", "-c", "dd if=/dev/zero of=/t/x bs=1M count=3", mounts=(mount("/t", "tmpfs", size_bytes=2 << 20),)
     )

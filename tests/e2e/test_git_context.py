@@ -41,6 +41,8 @@ def built(lamina: Lamina, out: Path, *words: str, **options: object) -> dict[str
 
 
 def test_the_default_branch_without_its_git_directory(url: str, lamina: Lamina, tmp_path: Path):
+    """A1.14, A6.7"""
+
     found = built(lamina, tmp_path / "out", url)
 
     assert found["a"] == b"main\n" and found["sub/b"] == b"sub\n"
@@ -48,12 +50,16 @@ def test_the_default_branch_without_its_git_directory(url: str, lamina: Lamina, 
 
 
 def test_a_branch_and_a_directory(url: str, lamina: Lamina, tmp_path: Path):
+    """A1.14, A6.7"""
+
     assert built(lamina, tmp_path / "1", f"{url}#next")["a"] == b"next\n"
     assert built(lamina, tmp_path / "2", f"{url}#next:sub") == {"Dockerfile": DOCKERFILE, "b": b"sub\n"}
     assert built(lamina, tmp_path / "3", "-f", "sub/Dockerfile", f"{url}?branch=next")["a"] == b"next\n"
 
 
 def test_a_build_argument_keeps_the_git_directory(url: str, lamina: Lamina, tmp_path: Path):
+    """A4.12"""
+
     found = built(lamina, tmp_path / "out", "--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1", url)
 
     assert ".git/HEAD" in found

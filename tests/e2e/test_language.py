@@ -27,42 +27,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def build(lamina: Lamina, tmp_path: Path):
-    """Build a Dockerfile over context files; return the directory with the result's files."""
-
-    def run(dockerfile: str, *words: str, **files: str) -> Path:
-        context = tmp_path / "ctx"
-        for name, text in {**files, "Dockerfile": dockerfile}.items():
-            path = context / name.replace("__", "/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        out = tmp_path / "out"
-        shutil.rmtree(out, ignore_errors=True)
-        lamina.build(context, "-o", f"type=local,dest={out}", *words)
-        return out
-
-    return run
-
-
-@pytest.fixture
-def busybox(lamina: Lamina, tmp_path: Path):
-    """Build a Dockerfile on a busybox stage called `base`; return the directory with the result's files."""
-
-    def run(dockerfile: str, *words: str, **options) -> Path:
-        context = tmp_path / "ctx"
-        if not context.exists():
-            busybox_context(context)
-        prefix = "FROM scratch AS base\nCOPY rootfs /\nENV PATH=/bin:/usr/bin\n"
-        (context / "Dockerfile").write_text(prefix + dockerfile)
-        out = tmp_path / "out"
-        shutil.rmtree(out, ignore_errors=True)
-        lamina.build(context, "-o", f"type=local,dest={out}", *words, **options)
-        return out
-
-    return run
-
-
 def tree(folder: Path) -> list[str]:
     """Every path below a folder, sorted."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
@@ -70,6 +34,19 @@ def tree(folder: Path) -> list[str]:
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
+
+
+class TestFile:
+    def test_another_front_end_is_never_taken_for_a_dockerfile(self, lamina: Lamina, tmp_path: Path):
+        """A1.2: by build, check and outline alike; the build argument says that it is a Dockerfile after all."""
+        (tmp_path / "Dockerfile").write_text("# syntax=some/frontend:1\nFROM scratch\nCOPY <<E /f\nE\n")
+
+        for words in ([], ["--call=check"], ["--call=targets"]):
+            done = lamina.build(tmp_path, *words, check=False)
+            said = done.stdout + done.stderr
+            assert done.returncode != 0 and "not yet: the front end 'some/frontend:1'" in said
+            assert "# syntax=some/frontend:1" in said and "BUILDKIT_SYNTAX=docker/dockerfile:1" in said
+        lamina.build(tmp_path, "--build-arg", "BUILDKIT_SYNTAX=docker/dockerfile:1")
 
 
 class TestCopy:
@@ -169,6 +146,32 @@ class TestAdd:
 
         assert (out / "s" / "f").read_text() == "one" and tree(out / "s") == ["f"]
         assert (out / "w" / "sub" / "f").exists() and (out / "w" / ".git").is_dir()
+
+    def test_credentials_are_secrets(self, build, tmp_path: Path):
+        """A4.13: by the host's name, a header or a token, for downloads and for repositories."""
+        repository = Repository(tmp_path / "work")
+        (repository.folder / "f").write_text("cloned")
+        repository.git("add", "--all")
+        repository.git("commit", "-q", "-m", "one")
+        (tmp_path / "served").mkdir()
+        repository.git("clone", "-q", "--bare", ".", str(tmp_path / "served" / "r.git"))
+        with running_web() as web, running_git_server(tmp_path / "served") as server:
+            web.files["/f"] = Served(b"downloaded")
+            server.authorization = "bearer letmein"
+            secrets = {
+                f"HTTP_AUTH_TOKEN_{web.address.partition(':')[0]}": "abc",
+                f"GIT_AUTH_HEADER.{server.host}": "bearer letmein",
+            }
+            words = [
+                word for name in secrets for word in ("--secret", f"id={name},type=env,env=S_{name.split('_')[0]}")
+            ]
+            environment = {f"S_{name.split('_')[0]}": value for name, value in secrets.items()}
+            text = f"FROM scratch\nADD {web.url('/f')} /d\nADD {server.url}/r.git /r/\n"
+            out = build(text, *words, env=environment)
+            header = web.asked("/f")[0].get("authorization")
+
+        assert (out / "d").read_bytes() == b"downloaded" and header == "Bearer abc"
+        assert (out / "r" / "f").read_text() == "cloned"
 
 
 class TestRun:

@@ -41,7 +41,7 @@ def built(lamina: Lamina, out: Path, *words: str, **options: object) -> dict[str
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["tar", "gzip"])
 def test_an_archive_is_told_by_its_content(web: Web, lamina: Lamina, tmp_path: Path, pack):
-    """Whatever the URL is called; and ignore files are for directories of one's own, as in BuildKit."""
+    """A1.14, A6.7: whatever the URL is called; and ignore files are for directories of one's own, as in BuildKit."""
     files = {"Dockerfile": DOCKERFILE, "sub__a": b"1", ".dockerignore": b"sub"}
     web.files["/download?id=3"] = Served(pack(archive(**files)))
 
@@ -63,12 +63,16 @@ def test_an_unchanged_archive_is_not_downloaded_again(web: Web, lamina: Lamina, 
 
 
 def test_the_dockerfile_is_named_inside_the_archive(web: Web, lamina: Lamina, tmp_path: Path):
+    """A1.14"""
+
     web.files["/c.tar"] = Served(archive(docker__web=b"FROM scratch\nCOPY a /b\n", a=b"1"))
 
     assert built(lamina, tmp_path / "out", "-f", "docker/web", web.url("/c.tar")) == {"b": b"1"}
 
 
 def test_the_dockerfile_may_come_from_standard_input(web: Web, lamina: Lamina, tmp_path: Path):
+    """A1.14"""
+
     web.files["/c.tar"] = Served(archive(a=b"1"))
 
     found = built(lamina, tmp_path / "out", "-f", "-", web.url("/c.tar"), input="FROM scratch\nCOPY a /c\n")
@@ -77,6 +81,8 @@ def test_the_dockerfile_may_come_from_standard_input(web: Web, lamina: Lamina, t
 
 
 def test_a_text_is_a_dockerfile_without_context(web: Web, lamina: Lamina, tmp_path: Path):
+    """A1.14"""
+
     web.files["/Dockerfile"] = Served(b"FROM scratch\nCOPY <<x /y\nz\nx\n")
 
     assert built(lamina, tmp_path / "out", web.url("/Dockerfile")) == {"y": b"z\n"}

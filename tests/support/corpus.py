@@ -1,9 +1,13 @@
 """Dockerfiles that checks have something to say about, and what is to be said about each.
 
 `golden/checks/corpus.txt` holds the cases: `=== NAME`, the Dockerfile, and at its end options in braces:
-`{ignore=PATTERN|PATTERN}`, `{arg=NAME=VALUE}`, `{target=NAME}`. `golden/checks/findings.txt` holds one line a case:
-`NAME: RULE LINE, RULE LINE, ...`, sorted, of BuildKit's rules. `golden/checks/buildkit.json` holds what a BuildKit
-found (`golden/checks/make.py` asks it), `golden/checks/differences.json` what we find otherwise, and why.
+`{ignore=PATTERN|PATTERN}`, `{arg=NAME=VALUE}`, `{target=NAME}`, `{context=NAME NAME/}` (what lies in the context).
+`golden/checks/findings.txt` holds one line a case: `NAME: RULE LINE, RULE LINE, ...`, sorted, of BuildKit's rules.
+`golden/checks/buildkit.json` holds what a BuildKit found (`golden/checks/make.py` asks it),
+`golden/checks/differences.json` what we find otherwise, and why.
+
+`golden/checks/realistic.txt` holds whole Dockerfiles after the manner of official images and well-known projects, and
+`realistic_findings.txt` what our own rules say of them, read through by eye.
 """
 
 from __future__ import annotations
@@ -14,8 +18,9 @@ from pathlib import Path
 
 from support.golden import GOLDEN
 
-_OPTION = re.compile(r"^\{(ignore|arg|target)=(.*)\}\n", re.MULTILINE)
+_OPTION = re.compile(r"^\{(ignore|arg|target|context)=(.*)\}\n", re.MULTILINE)
 CORPUS, FINDINGS = GOLDEN / "checks" / "corpus.txt", GOLDEN / "checks" / "findings.txt"
+REALISTIC = GOLDEN / "checks" / "realistic.txt"
 BUILDKIT, DIFFERENCES = GOLDEN / "checks" / "buildkit.json", GOLDEN / "checks" / "differences.json"
 
 
@@ -28,6 +33,7 @@ class Case:
     ignore: tuple[str, ...] = ()
     build_args: dict[str, str] = field(default_factory=dict)
     target: str = ""
+    context: tuple[str, ...] | None = None
 
 
 def cases(path: Path = CORPUS) -> list[Case]:
@@ -38,7 +44,8 @@ def cases(path: Path = CORPUS) -> list[Case]:
         options = dict(_OPTION.findall(text))
         ignore = tuple(options["ignore"].split("|")) if "ignore" in options else ()
         build_args = dict([options["arg"].split("=", 1)]) if "arg" in options else {}
-        found.append(Case(name, _OPTION.sub("", text), ignore, build_args, options.get("target", "")))
+        context = tuple(options["context"].split()) if "context" in options else None
+        found.append(Case(name, _OPTION.sub("", text), ignore, build_args, options.get("target", ""), context))
     return found
 
 

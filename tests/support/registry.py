@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import ssl
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -16,25 +17,33 @@ _CONFIG = """\
 version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
-http: {{addr: "127.0.0.1:{port}"}}
+http: {{addr: "127.0.0.1:{port}"{tls}}}
 """
+_TLS = ", tls: {{certificate: {pair}.crt, key: {pair}.key{client}}}"
 
 
 @contextmanager
-def running_registry(folder: Path) -> Iterator[str]:
-    """Run a registry that keeps its blobs in `folder`; yield its `127.0.0.1:port`."""
+def running_registry(folder: Path, *, pair: Path | None = None, client_ca: Path | None = None) -> Iterator[str]:
+    """Run a registry that keeps its blobs in `folder`; yield its `127.0.0.1:port`.
+
+    Args:
+        pair: speak TLS with `PAIR.crt` and `PAIR.key`.
+        client_ca: demand a certificate that this authority signed.
+    """
     program = shutil.which("docker-registry")
     if program is None:
         pytest.skip("no docker-registry here: apt-get install docker-registry")
     port = free_port()
     config = folder / "registry.yml"
-    config.write_text(_CONFIG.format(root=folder / "blobs", port=port))
+    client = f", clientcas: [{client_ca}]" if client_ca else ""
+    tls = _TLS.format(pair=pair, client=client) if pair else ""
+    config.write_text(_CONFIG.format(root=folder / "blobs", port=port, tls=tls))
     with (
         open(folder / "registry.log", "wb") as log,
         subprocess.Popen([program, "serve", config], stdout=log, stderr=log, stdin=subprocess.DEVNULL) as process,
     ):
         try:
-            _wait(port, process)
+            _wait(port, process, "https" if pair else "http")
             yield f"127.0.0.1:{port}"
         finally:
             process.terminate()
@@ -51,16 +60,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Return when the registry answers."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _wait(port: int, process: subprocess.Popen[bytes], scheme: str) -> None:
+    """Return when the registry answers; that it does not like our lack of a certificate is an answer."""
+    handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ssl._create_unverified_context())]
+    opener = urllib.request.build_opener(*handlers)
     for _ in range(600):
         if process.poll() is not None:
             raise AssertionError(f"docker-registry ended with exit code {process.returncode}")
         try:
-            with opener.open(f"http://127.0.0.1:{port}/v2/", timeout=5):
+            with opener.open(f"{scheme}://127.0.0.1:{port}/v2/", timeout=5):
                 return
-        except OSError:
+        except OSError as error:
+            if any(isinstance(fault, ssl.SSLError) for fault in (error, getattr(error, "reason", None))):
+                return
             try:
                 process.wait(timeout=0.05)
             except subprocess.TimeoutExpired:

@@ -1,6 +1,7 @@
 """Small Dockerfiles and what comes of them: the image's config, its history, and the files below `/out`.
 
-`golden/dockerfile_results/cases.txt` holds the cases, `=== NAME` and what follows the busybox stage `base`;
+`golden/dockerfile_results/cases.txt` holds the cases, `=== NAME: ROWS` (the rows of the feature map that it proves) and
+what follows the busybox stage `base`;
 `golden/dockerfile_results/buildkit.json` what BuildKit makes of them (`make.py` beside it asks one).
 """
 
@@ -14,18 +15,27 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import zstandard
+
 from support.bases import BUSYBOX_STAGE, busybox_rootfs
 from support.golden import GOLDEN
 
 FOLDER = GOLDEN / "dockerfile_results"
+_COMPRESSED = re.compile(r"out/(all/)?t\.(tgz|data|tar\..*)")  # their sizes are those of a library's version
 _KINDS = {tarfile.DIRTYPE: "dir", tarfile.SYMTYPE: "link", tarfile.FIFOTYPE: "fifo"}
 
 
 def cases() -> dict[str, str]:
     """Return every case's Dockerfile by its name."""
-    parts = re.split(r"^=== (.*)\n", (FOLDER / "cases.txt").read_text(), flags=re.MULTILINE)
+    parts = re.split(r"^=== (.*): .*\n", (FOLDER / "cases.txt").read_text(), flags=re.MULTILINE)
     start = BUSYBOX_STAGE + "FROM base\nRUN mkdir /out\n"
     return {name: start + text for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def case_rows() -> dict[str, list[str]]:
+    """Return the rows of the feature map that each case proves, by the case's name."""
+    found = re.findall(r"^=== (.*): (.*)$", (FOLDER / "cases.txt").read_text(), flags=re.MULTILINE)
+    return {name: rows.split(", ") for name, rows in found}
 
 
 def make_context(folder: Path) -> Path:
@@ -41,12 +51,14 @@ def make_context(folder: Path) -> Path:
     (folder / "links").mkdir()
     (folder / "links" / "to-a").symlink_to("../a.txt")
     (folder / "links" / "dangling").symlink_to("nowhere")
-    for name, mode in (("t.tar", "w:"), ("t.tgz", "w:gz")):
+    archives = {"t.tar": "w:", "t.tgz": "w:gz", "t.data": "w:gz", "t.tar.bz2": "w:bz2", "t.tar.xz": "w:xz"}
+    for name, mode in archives.items():
         with tarfile.open(folder / name, mode) as archive:
             for member, data in (("in/file", b"data"), ("in/run", b"#!")):
                 info = tarfile.TarInfo(member)
                 info.size, info.mode, info.uid, info.gid = len(data), 0o755 if member == "in/run" else 0o600, 11, 12
                 archive.addfile(info, io.BytesIO(data))
+    (folder / "t.tar.zst").write_bytes(zstandard.compress((folder / "t.tar").read_bytes()))
     (folder / ".dockerignore").write_text("Dockerfile\n")
     return folder
 
@@ -58,6 +70,8 @@ def read_tree(archive: bytes) -> dict[str, list[Any]]:
         for member in tar:
             name = member.name.removeprefix("./").strip("/")
             if not re.match(r"(out|data)(/|$)", name) or name.startswith("out/all/rootfs/") or member.ischr():
+                continue
+            if _COMPRESSED.fullmatch(name):
                 continue
             content = member.linkname if member.issym() else ""
             if member.isreg() or member.islnk():

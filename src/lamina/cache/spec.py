@@ -43,7 +43,7 @@ _BOTH: dict[str, frozenset[str]] = {
 }  # fmt: skip
 _ONLY_FROM = {"local": frozenset({"src", "digest"}), "registry": _IMPORT}
 _ONLY_TO = {"local": frozenset({"dest", "reset"}) | _FORM, "registry": frozenset(_FORM)}
-_NEEDED = {"registry": "ref", "s3": "bucket", "azblob": "account_url"}
+_NEEDED = {"registry": "ref"}
 _SECRET = frozenset({"token", "ghtoken", "access_key_id", "secret_access_key", "session_token"})
 _COMPRESSIONS = ("uncompressed", "gzip", "zstd")
 _AGE = re.compile(r"(\d+)([smhdw])")
@@ -155,7 +155,7 @@ def _build(kind: str, pairs: dict[str, str], own: frozenset[str] | set[str], opt
         ignore_error=_flag(pairs, "ignore-error", True),
         mounts=tuple(name for name in re.split(r"[;,+]", pairs.get("mounts", "")) if name),
         mounts_bytes=_size(pairs.get("mounts-size", ""), option),
-        ttl_s=_age(pairs.get("ttl", ""), option),
+        ttl_s=parse_seconds(pairs["ttl"], f"{option}: ttl") if pairs.get("ttl") else DEFAULT_TTL_S,
         limit=_number(pairs, "limit", option) or DEFAULT_LIMIT,
     )
     for name in ("registry.insecure", "image-manifest", "oci-mediatypes", "reset", "use_path_style"):
@@ -190,12 +190,15 @@ def _size(text: str, option: str) -> int:
     return int(found[1]) * _UNITS[found[2]]
 
 
-def _age(text: str, option: str) -> int:
-    if not text:
-        return DEFAULT_TTL_S
+def parse_seconds(text: str, what: str) -> int:
+    """Return the seconds that `12h` or `30d` are.
+
+    Raises:
+        InputError: it is no such time; `what` names it.
+    """
     found = _AGE.fullmatch(text)
     if found is None or len(text) > 9:
-        raise InputError(f"{option}: ttl is a time such as 12h or 30d, not {text!r}")
+        raise InputError(f"{what} is a time such as 12h or 30d, not {text!r}")
     return int(found[1]) * _SECONDS[found[2]]
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
-from lamina.cache.backend import CacheBackend, Found
+from lamina.cache.backend import CacheBackend, CacheError, Found
 from lamina.cache.document import CacheRecord, Document, merge, parse
 from lamina.cache.records import Records
 from lamina.cache.spec import CacheSpec
@@ -47,7 +47,12 @@ class CacheSource:
         self._loading: Future[Document] = self._pool.submit(self._load)
 
     def _load(self) -> Document:
-        self.found = self._backend().load()
+        try:
+            self.found = self._backend().load()
+        except Error:
+            raise
+        except Exception as error:  # a client library's surprise must not cost the build
+            raise CacheError(f"unexpected: {type(error).__name__}") from error
         documents = [parse(found.document, self.spec.shown()) for found in self.found]
         document = merge(documents, ttl_s=_FOR_EVER_S, limit=1 << 30)
         self._by_key = {key: record for record in document.records for key in record.keys}

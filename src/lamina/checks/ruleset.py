@@ -10,6 +10,7 @@ from lamina.checks.rules import (
     casing,
     commands,
     context,
+    dependencies,
     descriptions,
     packages,
     platforms,
@@ -33,6 +34,7 @@ THEMES = (
     descriptions,
     bases,
     packages,
+    dependencies,
     shipping,
 )
 

@@ -60,7 +60,7 @@ class Request:
     Attributes:
         options: keyword arguments of `engine.options.BuildOptions`, without context and Dockerfile.
         secrets: id to ("file" | "env", path or variable name).
-        ssh: id to the path of an agent's socket.
+        ssh: id to the path of an agent's socket, or to those of private keys.
         context: PATH as given, "-" for standard input.
         file: `--file` as given, "" when absent.
         progress: one of `PROGRESS`.
@@ -134,7 +134,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     text = "secret that RUN --mount=type=secret may read; with fingerprint=true a changed one runs its steps again"
     _many(parser, "--secret", "id=ID[,src=FILE|env=VAR][,fingerprint=BOOL]", text)
     add("--secret-key", default="", metavar="FILE", help="key for fingerprints of secrets, for machines that share one")
-    _many(parser, "--ssh", "default|ID[=SOCKET]", "SSH agent that RUN --mount=type=ssh may use")
+    _many(parser, "--ssh", "default|ID[=SOCKET|KEY,...]", "SSH agent or keys that RUN --mount=type=ssh may use")
     _many(parser, "--build-context", "NAME=SOURCE", "additional named context")
     _many(parser, "--cache-from", "SPEC", "take cached steps from IMAGE or type=registry|local|gha|s3|azblob,...")
     _many(
@@ -169,7 +169,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--call",
         default="build",
         metavar="WHAT",
-        help="build, check (what could be better), outline (arguments, secrets), targets; [,format=text|json|sarif]",
+        help="build, check (what could be better), outline (arguments, secrets), targets, convertllb; "
+        "[,format=text|json|sarif]",
     )
     _add_not_yet(parser)
 
@@ -261,7 +262,7 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
     return {
         "tags": list(args.tag),
         "target": args.target,
-        "build_args": parse_build_args(args.build_arg, environ),
+        "build_args": _build_args(args, environ),
         "labels": _pairs(args.label, "--label"),
         "annotations": _pairs(args.annotation, "--annotation"),
         "platforms": _comma_list(args.platform),
@@ -287,16 +288,17 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "exact_modes": args.exact_modes,
         "counted_secrets": counted_secrets(args.secret, environ),
         "secret_key": os.path.abspath(args.secret_key) if args.secret_key else "",
-        "source_date_epoch": parse_epoch(_epoch(args, environ)),
+        "source_date_epoch": parse_epoch(_build_args(args, environ).get("SOURCE_DATE_EPOCH", "")),
         "origin": "",
         "expect_cached": args.expect_cached,
     }
 
 
-def _epoch(args: Namespace, environ: Mapping[str, str]) -> str:
-    """Return SOURCE_DATE_EPOCH: the build argument, else the environment's."""
+def _build_args(args: Namespace, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the build arguments; as in buildx the environment's SOURCE_DATE_EPOCH is one."""
     given = parse_build_args(args.build_arg, environ)
-    return given.get("SOURCE_DATE_EPOCH", environ.get("SOURCE_DATE_EPOCH", ""))
+    epoch = environ.get("SOURCE_DATE_EPOCH", "")
+    return {"SOURCE_DATE_EPOCH": epoch, **given} if epoch else given
 
 
 def parse_allow(texts: Iterable[str]) -> list[str]:
@@ -505,12 +507,11 @@ def counted_secrets(texts: Iterable[str], environ: Mapping[str, str]) -> list[st
     return sorted(name for name, counts in found.items() if counts)
 
 
-def parse_ssh(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return (id, socket path) for one `--ssh`.
+def parse_ssh(text: str, environ: Mapping[str, str]) -> tuple[str, str | tuple[str, ...]]:
+    """Return (id, socket of an agent) or (id, private key files) for one `--ssh`.
 
     Raises:
-        InputError: no agent is there.
-        NotYetError: a private key is named and not an agent's socket.
+        InputError: no agent is there, no such file, or an agent beside keys.
     """
     import stat
 
@@ -521,14 +522,19 @@ def parse_ssh(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
         paths = [path for path in [environ.get("SSH_AUTH_SOCK", "")] if path]
         if not paths:
             raise InputError(f"--ssh {ssh_id}: SSH_AUTH_SOCK is not set", hint="start an agent or name its socket")
-    path = os.path.abspath(os.path.expanduser(paths[0]))
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        raise InputError("no such socket", where=path, hint=f"for --ssh {ssh_id}") from None
-    if len(paths) > 1 or not stat.S_ISSOCK(mode):
-        raise NotYetError("--ssh with private key files", hint="add the key to an agent: ssh-add FILE")
-    return ssh_id, path
+    found = [os.path.abspath(os.path.expanduser(path)) for path in paths]
+    for path in found:
+        try:
+            mode = os.stat(path).st_mode
+        except OSError:
+            raise InputError("no such socket or key", where=path, hint=f"for --ssh {ssh_id}") from None
+        if stat.S_ISSOCK(mode):
+            if len(found) > 1:
+                raise InputError(f"--ssh {ssh_id}: an agent stands alone", where=path, hint="give it an id of its own")
+            return ssh_id, path
+        if not stat.S_ISREG(mode):
+            raise InputError(f"--ssh {ssh_id}: neither an agent's socket nor a key", where=path)
+    return ssh_id, tuple(found)
 
 
 def check_output(text: str) -> str:

@@ -9,13 +9,14 @@ from lamina.csvline import split_csv
 from lamina.errors import InputError
 
 _FORMATS = ("text", "json", "sarif")
+_NAMES = ("check", "outline", "targets", "convertllb", "subrequests.describe")
 
 
 class Call:
     """What to do instead of building.
 
     Attributes:
-        name: `check`, `outline` or `targets`.
+        name: one of `_NAMES`.
         format: `text`, `json` or `sarif`.
         ignore_status: end with exit code 0 whatever is found.
     """
@@ -33,7 +34,7 @@ def parse_call(text: str) -> Call | None:
         InputError: an unknown option or value.
     """
     name, *options = split_csv(text, "--call") or [""]
-    name = {"lint": "check", "": "build"}.get(name, name)
+    name = {"lint": "check", "": "build"}.get(name.removeprefix("frontend."), name.removeprefix("frontend."))
     format_, ignore_status = "text", False
     for option in options:
         key, equals, value = option.partition("=")
@@ -45,8 +46,8 @@ def parse_call(text: str) -> Call | None:
             raise InputError(f"--call: {option!r} is not known", hint="known: format=" + "|".join(_FORMATS))
     if name == "build":
         return None
-    if name not in ("check", "outline", "targets"):
-        raise InputError(f"--call: nothing is called {name!r}", hint="known: build, check, outline, targets")
+    if name not in _NAMES:
+        raise InputError(f"--call: nothing is called {name!r}", hint=f"known: build, {', '.join(_NAMES)}")
     if format_ == "sarif" and name != "check":
         raise InputError(f"--call={name} has no format sarif", hint="text or json")
     return Call(name, format_, ignore_status)

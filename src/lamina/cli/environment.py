@@ -1,8 +1,8 @@
 """What the process environment says: where the state lies, and the settings that rank 6 is handed as values.
 
 `state_root` is light, for the fully cached path; `load_environment` builds the whole `Environment`. Nothing
-below rank 7 reads `os.environ`. Variables: LAMINA_ROOT, LAMINA_RUNTIME, LAMINA_CA_FILE (or SSL_CERT_FILE),
-LAMINA_INSECURE_REGISTRIES (`host,host`), LAMINA_REGISTRY_MIRRORS (`docker.io=host,host;other=host`),
+below rank 7 reads `os.environ`. Variables: LAMINA_ROOT, LAMINA_RUNTIME, LAMINA_CONFIG, LAMINA_CA_FILE (or
+SSL_CERT_FILE), LAMINA_INSECURE_REGISTRIES (`host,host`), LAMINA_REGISTRY_MIRRORS (`docker.io=host,host;other=host`),
 DOCKER_CONFIG, SOURCE_DATE_EPOCH and the usual proxy variables.
 """
 
@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+
+
+CACHE_VARIABLES = (
+    *(
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_BUCKET",
+    ),
+    *("AZURE_STORAGE_KEY", "BUILDKIT_AZURE_STORAGE_ACCOUNT_URL"),
+    *("ACTIONS_RESULTS_URL", "ACTIONS_CACHE_URL", "ACTIONS_RUNTIME_TOKEN", "ACTIONS_CACHE_SERVICE_V2"),
+)
 
 
 def state_root() -> str:
@@ -45,19 +59,33 @@ def load_environment() -> Environment:
     from lamina.engine.options import Environment
 
     environ = os.environ
-    docker_config = environ.get("DOCKER_CONFIG", "")
+    docker_config = Path(environ.get("DOCKER_CONFIG") or Path(_home()) / ".docker")
     return Environment(
         root=Path(state_root()),
         search_path=_with_sbin(environ.get("PATH", "")),
         home=Path(_home()),
-        docker_config=Path(docker_config) if docker_config else Path(_home()) / ".docker",
+        docker_config=docker_config,
         proxies=_proxies(),
         ca_file=environ.get("LAMINA_CA_FILE") or environ.get("SSL_CERT_FILE", ""),
         runtime=environ.get("LAMINA_RUNTIME", ""),
         userns=in_user_namespace(),
+        config_files=tuple(map(Path, _config_files())),
+        config_is_named=bool(environ.get("LAMINA_CONFIG")),
+        cert_dirs=(docker_config / "certs.d", Path("/etc/docker/certs.d")),
         insecure_registries=tuple(_words(environ.get("LAMINA_INSECURE_REGISTRIES", ""))),
+        cache_variables={name: value for name in CACHE_VARIABLES if (value := environ.get(name))},
         registry_mirrors=_mirrors(environ.get("LAMINA_REGISTRY_MIRRORS", "")),
     )
+
+
+def _config_files() -> list[str]:
+    """Return where the configuration may lie: as named, or the user's own before the machine's."""
+    named = os.environ.get("LAMINA_CONFIG", "")
+    if named:
+        return [os.path.abspath(named)]
+    config = os.environ.get("XDG_CONFIG_HOME", "")
+    config = config if os.path.isabs(config) else os.path.join(_home(), ".config")
+    return [os.path.join(config, "lamina", "lamina.toml"), "/etc/lamina/lamina.toml"]
 
 
 def _home() -> str:

@@ -34,6 +34,7 @@ VERBS = {
     "cache": "look after cache mounts: `cache mount ls|export|import|rm`",
     "store": "look after the store: `store check`",
     "doctor": "say what this machine offers for builds, and how to mend what is missing",
+    "completion": "print a script that completes this command in bash, zsh or fish",
     "version": "print the version",
 }
 
@@ -116,6 +117,10 @@ def _dispatch(arguments: list[str]) -> int:
     verb, rest = arguments[0], arguments[1:]
     if verb == "help":
         return _dispatch([*rest[:1], "--help"] if rest else ["--help"])
+    if verb == "__complete":  # a shell asks, see `lamina completion`
+        from lamina.cli.complete import main as complete
+
+        return complete(rest)
     if verb not in VERBS:
         return _usage_error(_unknown_verb(verb))
     return _run_verb(verb, rest)

@@ -1,4 +1,4 @@
-"""Shows what `--call=outline` and `--call=targets` found: a table for people, or JSON as buildx prints it."""
+"""Shows what `--call` found: a table for people, or JSON as buildx prints it."""
 
 from __future__ import annotations
 
@@ -45,6 +45,24 @@ def show_targets(found: Sequence[Target], data: bytes, format_: str) -> str:
     names = [f"{one.name} (default)".strip() if one.default else one.name for one in found]
     lines = [(name, one.description) for name, one in zip(names, found, strict=True)]
     return _table([("TARGET", "DESCRIPTION"), *lines])
+
+
+_CALLS = (
+    ("outline", "1.0.0", "What the target can be given: arguments, secrets, agents"),
+    ("targets", "1.0.0", "The stages that can be built"),
+    ("lint", "1.0.0", "What could be better in the Dockerfile"),
+    ("convertllb", "0.1.0", "The graph that the Dockerfile becomes"),
+    ("subrequests.describe", "1.0.0", "What can be asked for instead of a build"),
+)
+
+
+def show_calls(format_: str) -> str:
+    """Return the text of the list of what can be asked for."""
+    if format_ == "json":
+        fields = ("name", "version", "description")
+        rows = [{**dict(zip(fields, row, strict=True)), "name": f"frontend.{row[0]}", "type": "rpc"} for row in _CALLS]
+        return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+    return _table([("NAME", "VERSION", "DESCRIPTION"), *_CALLS], 1)
 
 
 def _taken(one: Taken, **more: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 from lamina.errors import InputError
@@ -12,17 +13,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from lamina.cli.ssh_keys import KeyAgent
+
 MAX_SECRET = 500 << 10
 """Most bytes of a secret; BuildKit's limit."""
 
 
 class LocalSession:
-    """`lamina.session.Session` for a build whose user is this very process. Thread-safe: it only reads.
+    """`lamina.session.Session` for a build whose user is this very process. Thread-safe. To be closed.
 
     Args:
         contexts: name to directory (`context`, and named contexts).
         secrets: id to ("file", path) or ("env", variable).
-        ssh: id to an agent's socket.
+        ssh: id to an agent's socket, or to private keys, for which an agent is started when it is asked for.
         environ: where "env" secrets are read.
         credentials: from a registry's `host[:port]` to what opens it.
     """
@@ -31,7 +34,7 @@ class LocalSession:
         self,
         contexts: Mapping[str, str],
         secrets: Mapping[str, tuple[str, str]],
-        ssh: Mapping[str, str],
+        ssh: Mapping[str, str | tuple[str, ...]],
         environ: Mapping[str, str],
         credentials: Callable[[str], Credentials | None],
     ) -> None:
@@ -40,6 +43,14 @@ class LocalSession:
         self._ssh = dict(ssh)
         self._environ = environ
         self._credentials = credentials
+        self._agents: dict[str, KeyAgent] = {}
+        self._guard = threading.Lock()
+
+    def close(self) -> None:
+        """End the agents that were started for keys."""
+        for agent in self._agents.values():
+            agent.close()
+        self._agents.clear()
 
     def context_dir(self, name: str) -> Path | None:
         """Return the live directory offered under `name`."""
@@ -68,9 +79,21 @@ class LocalSession:
         return value
 
     def ssh_socket(self, ssh_id: str) -> Path | None:
-        """Return the path of an agent's socket, None when it was not offered."""
-        path = self._ssh.get(ssh_id, "")
-        return Path(path) if path else None
+        """Return the path of an agent's socket, None when it was not offered.
+
+        Raises:
+            InputError: a key that was offered cannot be loaded.
+        """
+        offered = self._ssh.get(ssh_id, "")
+        if isinstance(offered, str):
+            return Path(offered) if offered else None
+        from lamina.cli.ssh_keys import KeyAgent
+
+        with self._guard:
+            if ssh_id not in self._agents:
+                search_path = self._environ.get("PATH") or os.defpath
+                self._agents[ssh_id] = KeyAgent(ssh_id, offered, search_path)
+            return self._agents[ssh_id].socket
 
     def credentials(self, host: str) -> Credentials | None:
         """Return what opens the registry at exactly `host`."""

@@ -82,12 +82,14 @@ class Converted:
         definition: the graph, with names and source lines.
         image_config: OCI image config without `rootfs`; our history rows have no `created` yet.
         target: name of the stage that was built.
+        source_date_epoch: seconds, by the options or else by a global ARG of that name.
     """
 
     definition: pb.Definition
     image_config: Mapping[str, Any]
     warnings: tuple[Warning, ...] = ()
     target: str = ""
+    source_date_epoch: int | None = None
 
 
 def convert(dockerfile: Dockerfile, options: ConvertOptions, resolve_image: ResolveImage) -> Converted:
@@ -108,7 +110,7 @@ def convert(dockerfile: Dockerfile, options: ConvertOptions, resolve_image: Reso
     if unused:
         names = ", ".join(sorted(unused))
         warnings += (Warning("UnusedBuildArgs", f"build arguments that no ARG takes: {names}"),)
-    return Converted(definition, config, warnings, target.name or str(target.number))
+    return Converted(definition, config, warnings, target.name or str(target.number), conversion.epoch)
 
 
 def _convert_stage(stage: Stage, conversion: Conversion) -> StageState:

@@ -32,8 +32,11 @@ def convert_run(item: ins.Run, state: StageState) -> None:
     if options.shm_size:
         size = pb.TmpfsOpt(size=options.shm_size)
         builder.mounts.append(pb.Mount(input=-1, dest="/dev/shm", output=-1, mountType=pb.TMPFS, TmpfsOpt=size))
+    meta = _meta(args, state)
+    if builder.agents and "SSH_AUTH_SOCK" not in state.variables():
+        meta.env.append(f"SSH_AUTH_SOCK={builder.agents[0]}")
     exec_op = pb.ExecOp(
-        meta=_meta(args, state),
+        meta=meta,
         mounts=builder.mounts,
         network=_NETWORKS[item.network or options.network],
         security=pb.INSECURE if item.security == "insecure" else pb.SANDBOX,
@@ -88,7 +91,7 @@ def _meta(args: list[str], state: StageState) -> pb.Meta:
 
 
 class _Builder:
-    """The inputs and mounts of one ExecOp; the root is the first of both."""
+    """The inputs and mounts of one ExecOp; the root is the first of both. `agents`: where sockets of SSH agents are."""
 
     def __init__(self, state: StageState, source: SourceRange) -> None:
         self._state, self._source = state, source
@@ -96,7 +99,7 @@ class _Builder:
         self.nodes: list[Node] = [root] if root is not None else []
         self.mounts: list[pb.Mount] = [pb.Mount(input=0 if root is not None else -1, dest="/", output=0)]
         self.secret_env: list[pb.SecretEnv] = []
-        self._ssh = 0
+        self.agents: list[str] = []
 
     def _input(self, node: Node | None) -> int:
         if node is None:
@@ -208,8 +211,9 @@ class _Builder:
         self.mounts.append(pb.Mount(input=-1, dest=dest, output=-1, mountType=pb.SECRET, secretOpt=option))
 
     def _agent(self, mount: ins.Mount) -> None:
-        dest = self._state.absolute(mount.target) if mount.target else f"/run/buildkit/ssh_agent.{self._ssh}"
-        self._ssh += 1
+        usual = f"/run/buildkit/ssh_agent.{len(self.agents)}"
+        dest = self._state.absolute(mount.target) if mount.target else usual
+        self.agents.append(dest)
         option = pb.SSHOpt(
             ID=mount.id or "default",
             uid=mount.uid or 0,

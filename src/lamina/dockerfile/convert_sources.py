@@ -33,6 +33,8 @@ BUILT_IN_ARGS = (
     *("BUILDKIT_SBOM_SCAN_STAGE", "BUILDKIT_SBOM_SCAN_CONTEXT", "SOURCE_DATE_EPOCH"),
 )
 """Build arguments that mean something to the builder, whether an ARG takes them or not."""
+MAX_EPOCH = (1 << 33) - 1
+"""Latest time that the builder stamps, in seconds."""
 
 
 class Conversion:
@@ -54,6 +56,7 @@ class Conversion:
         self.warnings: list[tuple[str, str, SourceRange | None]] = []
         self.used_args: set[str] = set()
         self.global_args = self._global_args()
+        self.epoch = self._epoch()
         self._images: dict[tuple[str, str], Any] = {}
         self._context: Node | None = None
         self._paths: set[str] = set()
@@ -74,6 +77,25 @@ class Conversion:
                 elif default is not None:
                     values[name] = self.words.word(default, values, arg.source).text
         return values
+
+    def _epoch(self) -> int | None:
+        """Return SOURCE_DATE_EPOCH: the option, else what a global ARG says."""
+        text = self.global_args.get("SOURCE_DATE_EPOCH", "")
+        if self.options.source_date_epoch is not None or not text:
+            return self.options.source_date_epoch
+        if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > MAX_EPOCH:
+            source = next(
+                arg.source
+                for arg in self.dockerfile.global_args
+                for name, _ in arg.pairs
+                if name == "SOURCE_DATE_EPOCH"
+            )
+            raise InputError(
+                f"SOURCE_DATE_EPOCH={text!r} is not a number of seconds",
+                source=source,
+                hint="write the seconds since 1970, as `date +%s` prints them",
+            )
+        return int(text)
 
     def stage(self, stage: ins.Stage) -> StageState:
         """Return a stage carried out, and first all that it needs; each once.

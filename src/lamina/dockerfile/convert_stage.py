@@ -257,7 +257,7 @@ def _convert_workdir(item: ins.Workdir, state: StageState) -> None:
         state.step += 1
         state.history("WORKDIR /", layer=False)
         return
-    epoch = state.conversion.options.source_date_epoch
+    epoch = state.conversion.epoch
     timestamp = epoch * 10**9 if epoch is not None else -1
     mkdir = pb.FileActionMkDir(path=path, mode=0o755, makeParents=True, timestamp=timestamp)
     base = [state.node] if state.node is not None else []

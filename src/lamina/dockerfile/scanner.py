@@ -22,7 +22,7 @@ from lamina.errors import InputError, SourceRange
 MAX_BYTES = 1 << 24
 """Largest Dockerfile."""
 
-_DIRECTIVE = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\f\r ]*(.+?)[\t\n\f\r ]*\Z")
+_DIRECTIVE = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\f\r ]*(.+)\Z")
 _KNOWN_DIRECTIVES = ("syntax", "escape", "check")
 
 
@@ -61,7 +61,7 @@ class Scanner:
             self._lines = self._lines[:-1]
         self.line_number = 0
         self.directives: dict[str, Directive] = {}
-        self._directives_done = False
+        self._directives_done = self._shebang = False
         self.empty_continuations: list[SourceRange] = []
         self.set_escape(escape)
 
@@ -151,13 +151,21 @@ class Scanner:
         )
 
     def _take_directive(self, line: str) -> bool:
-        """Note the directive that `line` is; False when it is none or directives are over."""
+        """Note the directive that `line` is; False when it is none or directives are over.
+
+        Behind a `#!` line there are still directives, but `escape` is none: as in BuildKit.
+        """
         if self._directives_done:
             return False
-        match = _DIRECTIVE.match(line[1:].lstrip(BLANKS)) if line.startswith("#") else None
+        if self.line_number == 1 and line.startswith("#!"):
+            self._shebang = True
+            return False
+        match = _DIRECTIVE.match(line[1:].strip(BLANKS)) if line.startswith("#") else None
         name = match[1].lower() if match else ""
         if match is None or name not in _KNOWN_DIRECTIVES:
             self._directives_done = True
+            return False
+        if name == "escape" and self._shebang:
             return False
         source = self.source(self.line_number)
         where = f"{self.filename}:{self.line_number}"

@@ -32,4 +32,12 @@ def open_backend(spec: CacheSpec, place: Place) -> CacheBackend:
         from lamina.cache.backends.local import LocalCache
 
         return LocalCache(spec, place.cancel)
+    if spec.type == "s3":
+        from lamina.cache.backends.s3 import open_s3
+
+        return open_s3(spec, place.environment.cache_variables, place.cancel)
+    if spec.type == "azblob":
+        from lamina.cache.backends.azblob import open_azblob
+
+        return open_azblob(spec, place.environment.cache_variables, place.cancel)
     raise NotYetError(f"caches of type {spec.type}")

@@ -17,6 +17,7 @@ from lamina.cancel import Cancel
 from lamina.checks.pragmas import BUILD_ARG as CHECK_ARG
 from lamina.dockerfile.convert import ConvertOptions, convert
 from lamina.dockerfile.parser import parse
+from lamina.dockerfile.syntax import check_syntax
 from lamina.engine import memo
 from lamina.engine.caches import Caches, open_caches, without_gone_layers
 from lamina.engine.check import check_in_build
@@ -80,9 +81,11 @@ def _build(
 ) -> BuildResult:
     """Do the steps of a build in an open place; every event goes into the record."""
     sink = recording.sink
+    check_syntax(options.dockerfile, options.dockerfile_name, options.build_args)
     dockerfile = parse(options.dockerfile, options.dockerfile_name)
     resolve = Resolver(place, place.cancel, sink)
     converted = [convert(dockerfile, convert_options(options, platform), resolve) for platform in platforms]
+    asked, options = options, replace(options, source_date_epoch=converted[0].source_date_epoch)
     findings = check_in_build(dockerfile, options, platforms, resolve.configs, sink)
     warnings = tuple(dict.fromkeys(warning for one in converted for warning in one.warnings))
     for warning in warnings:
@@ -119,7 +122,7 @@ def _build(
         build=recording.id,
         explanations=recording.explanations,
     )
-    memo.remember(place.state, asdict(options), observed, resolve.pins, result, recording.counted)
+    memo.remember(place.state, asdict(asked), observed, resolve.pins, result, recording.counted)
     return result
 
 

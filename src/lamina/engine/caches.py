@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from lamina.cache.backend import CacheBackend
+from lamina.cache.backend import CacheBackend, CacheError
 from lamina.cache.records import Records
 from lamina.cache.spec import CacheSpec, parse_spec
 from lamina.cache.travel import CacheSource, TravelCache
@@ -49,8 +49,9 @@ class Caches:
     def __init__(self, place: Place, options: BuildOptions, sink: Sink) -> None:
         self._place, self._sink = place, sink
         self._from = [parse_spec(text, export=False) for text in options.cache_from]
-        self._to = [parse_spec(text, export=True) for text in options.cache_to]
+        self._to = [parse_spec(text, export=True) for text in _exports(options)]
         records = Records(place.state, place.locks)
+        place.cache_specs.update({spec.origin(): spec for spec in self._from})
         self._sources = [CacheSource(spec, lambda spec=spec: self._open(spec)) for spec in self._from]  # type: ignore[misc]
         self.cache = TravelCache(records, place.layers, self._sources, self._cannot_read)
         self._mounts = TravellingMounts(place, options.context, self._sources, self._warn)
@@ -128,7 +129,7 @@ class Caches:
         name, vertex = f"exporting cache to {spec.shown()}", f"sha256:cache-to-{spec.shown()}"
         self._sink(VertexEvent(vertex, name, started=started))
         try:
-            report = export.finish(gathered)
+            report = _finish(export, gathered)
         except CancelledError:
             self._sink(VertexEvent(vertex, name, started=started, completed=time.time(), error="cancelled"))
             raise
@@ -194,13 +195,28 @@ class Caches:
         self._sink(WarningEvent("", text, url="", source=None))
 
 
+def _finish(export: CacheExport, gathered: Gathered) -> ExportReport:
+    """Finish an export; what a client library did not expect is told as an error of the cache."""
+    try:
+        return export.finish(gathered)
+    except Error:
+        raise
+    except Exception as error:
+        raise CacheError(f"unexpected: {type(error).__name__}: {error!s:.200}") from error
+
+
 def open_caches(place: Place, options: BuildOptions, sink: Sink) -> AbstractContextManager[Caches | None]:
     """Return the caches of one build; None inside when there are none.
 
     Raises:
         InputError: an option cannot be understood.
     """
-    return Caches(place, options, sink) if options.cache_from or options.cache_to else nullcontext()
+    return Caches(place, options, sink) if options.cache_from or _exports(options) else nullcontext()
+
+
+def _exports(options: BuildOptions) -> list[str]:
+    """Return every `--cache-to`; the build argument BUILDKIT_INLINE_CACHE is the oldest way of saying one."""
+    return [*options.cache_to, "type=inline"] if options.switch("BUILDKIT_INLINE_CACHE") else options.cache_to
 
 
 def without_gone_layers(caches: Caches | None, place: Place, carry_out: Callable[[], T]) -> T:

@@ -22,6 +22,7 @@ from lamina.checks.view import BaseConfig, CheckOptions, ListContext
 from lamina.dockerfile.convert import ResolvedBase, convert
 from lamina.dockerfile.instructions import Dockerfile
 from lamina.dockerfile.parser import parse
+from lamina.dockerfile.syntax import check_syntax
 from lamina.engine.options import BuildOptions, Environment
 from lamina.errors import Error, InputError, MachineError, NetworkError, NotYetError, StorageError
 from lamina.oci.platform import Platform, host_platform
@@ -103,6 +104,7 @@ class Checker:
     def report(self, data: bytes) -> Report:
         """Return all that is to be said about a version of the file."""
         try:
+            check_syntax(data, self._name, self._options.build_args)
             dockerfile = parse(data, self._name)
         except InputError as error:
             text = error.source.text if error.source is not None else data.decode("utf-8", "replace")

@@ -78,7 +78,9 @@ def _fetch(place: Place, row: LayerRow, descriptor: Descriptor) -> None:
 
 
 def _backend(place: Place, row: LayerRow) -> CacheBackend:
-    return open_backend(parse_spec(parse_origin(row.origin)[1], export=False), place)
+    origin = parse_origin(row.origin)[1]
+    # what this build was given may hold credentials, which an origin never does
+    return open_backend(place.cache_specs.get(origin) or parse_spec(origin, export=False), place)
 
 
 def _gone(row: LayerRow, error: Error) -> LayerGoneError:

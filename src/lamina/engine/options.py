@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lamina.cache.changes import Explanation
 
+from lamina.errors import InputError
+
+_ON = ("1", "t", "T", "TRUE", "true", "True")
+_OFF = ("0", "f", "F", "FALSE", "false", "False")
+
 
 @dataclass(slots=True)
 class Environment:
@@ -26,6 +31,10 @@ class Environment:
         proxies: proxy settings by lower-case variable name (`http_proxy`, `https_proxy`, `no_proxy`, ...).
         ca_file: bundle this host trusts, "" for the system's own.
         runtime: name or path of the OCI runtime, "" to choose.
+        cache_variables: variables that say how caches elsewhere are reached; they hold secrets.
+        config_files: where the configuration may lie; the first that is there counts.
+        config_is_named: the user named it, so that it must be there.
+        cert_dirs: directories with a directory of certificates for each host, as docker has them.
         userns: whether the process runs in a user namespace entered for an ordinary user.
     """
 
@@ -37,8 +46,12 @@ class Environment:
     ca_file: str = ""
     runtime: str = ""
     userns: bool = False
+    config_files: tuple[Path, ...] = ()
+    config_is_named: bool = False
+    cert_dirs: tuple[Path, ...] = ()
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    cache_variables: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(slots=True)
@@ -105,6 +118,17 @@ class BuildOptions:
     secret_key: str = ""
     origin: str = ""
     expect_cached: list[str] = field(default_factory=list)
+
+    def switch(self, name: str) -> bool | None:
+        """Return a build argument that is on or off, None when it is not given or empty.
+
+        Raises:
+            InputError: it is neither.
+        """
+        text = self.build_args.get(name, "")
+        if text not in ("", *_ON, *_OFF):
+            raise InputError(f"--build-arg {name}={text!r} is neither true nor false", hint=f"write {name}=1")
+        return text in _ON if text else None
 
 
 @dataclass(frozen=True, slots=True)

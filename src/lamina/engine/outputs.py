@@ -27,6 +27,8 @@ from lamina.oci.reference import Reference
 from lamina.progress import Sink, StatusEvent, VertexEvent
 from lamina.snapshot.rows import LayerRef, LayerRow, parse_origin
 
+_MULTI = "BUILDKIT_MULTI_PLATFORM"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -77,6 +79,9 @@ def plan_outputs(options: BuildOptions) -> Plan:
             specs = [parse_output("type=image,push=true")]
         else:
             specs = [replace(spec, push=True) if spec.type == "image" else spec for spec in specs]
+    if options.switch(_MULTI) is False and len(set(options.platforms)) > 1:
+        raise InputError(f"several platforms, and {_MULTI} says no", hint="leave one of them out")
+    options.switch("BUILDKIT_INLINE_CACHE")  # whatever is wrong with it is said before anything runs
     if any(spec.push and not (names or spec.names) for spec in specs):
         raise InputError("a push needs a name", hint="give one with -t registry/repository:tag")
     return Plan(tuple(specs) or (OutputSpec("image"),), names, options.load)
@@ -148,6 +153,7 @@ class Exporting:
             base_layers=frozenset(Digest(row.blob) for row in rows if _of_base(row) and row.blob),
             fetch=self._fetch,
             mount_from=_mount_from(rows),
+            multi=bool(self._options.switch(_MULTI)),
         )
         surroundings = Surroundings(
             cancel=self._place.cancel,

@@ -10,17 +10,18 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
 
+from lamina.cache.spec import CacheSpec
 from lamina.cancel import Cancel
 from lamina.engine.options import Environment
+from lamina.engine.registries import registry_options
 from lamina.errors import StorageError
 from lamina.layer.index import Index
 from lamina.layer.tree import remove_tree
 from lamina.oci.platform import Platform, host_platform
 from lamina.registry.client import Registry
-from lamina.registry.options import Proxies, RegistryOptions
+from lamina.registry.options import RegistryOptions
 from lamina.session import Credentials
 from lamina.snapshot.layers import Layers
 from lamina.snapshot.rows import LayerRow, parse_origin, parse_origin_index
@@ -36,17 +37,6 @@ _SYNC_AFTER_S = 60.0
 
 CredentialSource = Callable[[str], Credentials | None]
 OnBytes = Callable[[str, int, int], None]
-
-
-def network_options(environment: Environment) -> RegistryOptions:
-    """Return how registries and other servers are reached."""
-    proxies = environment.proxies
-    return RegistryOptions(
-        mirrors=environment.registry_mirrors,
-        insecure=frozenset(environment.insecure_registries),
-        ca=Path(environment.ca_file) if environment.ca_file else None,
-        proxies=Proxies(proxies.get("http_proxy", ""), proxies.get("https_proxy", ""), proxies.get("no_proxy", "")),
-    )
 
 
 class Place:
@@ -85,6 +75,7 @@ class Place:
         self.environment, self.cancel, self.root = environment, cancel, root
         self._credentials, self._on_bytes, self._notify = credentials, on_bytes, notify
         self._insecure: dict[str, Registry] = {}
+        self.cache_specs: dict[str, CacheSpec] = {}
         self.state = State(root)
         self.store = Store(root / "oci")
         self.locks = Locks(root / "locks")
@@ -112,16 +103,20 @@ class Place:
         self._sync_in_background()
 
     @cached_property
+    def registry_options(self) -> RegistryOptions:
+        """How registries are reached; the configuration is read when this is first asked."""
+        return registry_options(self.environment)
+
+    @cached_property
     def registry(self) -> Registry:
         """The registry client, made when first used."""
         credentials = self._credentials or (lambda _host: None)
-        return Registry(network_options(self.environment), credentials, self.cancel, self._on_bytes, self._notify)
+        return Registry(self.registry_options, credentials, self.cancel, self._on_bytes, self._notify)
 
     def insecure_registry(self, host: str) -> Registry:
         """Return a client that reaches `host` by plain http or with any certificate."""
         if host not in self._insecure:
-            options = network_options(self.environment)
-            options = replace(options, insecure=options.insecure | {host})
+            options = replace(self.registry_options, insecure=self.registry_options.insecure | {host})
             credentials = self._credentials or (lambda _host: None)
             self._insecure[host] = Registry(options, credentials, self.cancel, self._on_bytes, self._notify)
         return self._insecure[host]

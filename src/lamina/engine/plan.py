@@ -14,6 +14,7 @@ from lamina.cache.changes import Explanation
 from lamina.cancel import Cancel
 from lamina.dockerfile.convert import convert
 from lamina.dockerfile.parser import parse
+from lamina.dockerfile.syntax import check_syntax
 from lamina.engine.build import convert_options, wanted_platforms
 from lamina.engine.caches import open_caches
 from lamina.engine.explaining import Explainer
@@ -91,6 +92,7 @@ def plan(
         Error: what would keep the build from beginning.
     """
     platforms = wanted_platforms(options)
+    check_syntax(options.dockerfile, options.dockerfile_name, options.build_args)
     dockerfile = parse(options.dockerfile, options.dockerfile_name)
     place = Place(
         environment, cancel, credentials=session.credentials, platform=platforms[0], pull=options.pull, fetch=False

@@ -7,23 +7,29 @@ host's network (ports of the image are ports of the machine).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from lamina.cancel import Cancel
 from lamina.engine.options import Environment
 from lamina.engine.place import CredentialSource, Place
 from lamina.errors import InputError
+from lamina.executor.attach import Attached
 from lamina.executor.executor import Executor
 from lamina.executor.names import host_resolv_conf, hosts_file
 from lamina.executor.runtime import find_runtime
-from lamina.executor.step import Rootfs, Step, StepMount
+from lamina.executor.step import Rootfs, Step, StepMount, Ulimit
 from lamina.layer.tree import remove_tree
+from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
 from lamina.ops.user import lookup_user
 from lamina.snapshot.rows import LayerRef
 
 OnOutput = Callable[[int, bytes], None]
+Attach = Callable[[], AbstractContextManager[Attached | None]]
+
+_SHM_BYTES = 64 << 20
 
 
 @dataclass(slots=True)
@@ -33,19 +39,32 @@ class RunOptions:
     Attributes:
         command: replaces the image's CMD; the ENTRYPOINT stays unless `entrypoint` is given.
         environment: `NAME=value` settings on top of the image's.
-        volumes: (host path, path in the image, read-only).
+        mounts: what is mounted beside the image's files.
         entrypoint: replaces the image's; None keeps it.
+        readonly: the image's files cannot be written.
+        shm_size: bytes of /dev/shm, 0 for the usual.
+        terminal: the command's streams are one terminal.
+        window: its rows and columns at first.
+        pull: "missing" asks the registry for what the store lacks, "always" and "never" say so.
+        platform: `os/arch`, "" for this machine's.
     """
 
     command: Sequence[str] = ()
     environment: Sequence[str] = ()
-    volumes: Sequence[tuple[str, str, bool]] = ()
+    mounts: Sequence[StepMount] = ()
     user: str = ""
     workdir: str = ""
     entrypoint: Sequence[str] | None = None
     network: str = "host"
     hostname: str = ""
-    add_hosts: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    add_hosts: Sequence[tuple[str, str]] = ()
+    readonly: bool = False
+    shm_size: int = 0
+    ulimits: Sequence[Ulimit] = ()
+    terminal: bool = False
+    window: tuple[int, int] = (0, 0)
+    pull: str = "missing"
+    platform: str = ""
 
 
 def run_image(
@@ -55,15 +74,24 @@ def run_image(
     cancel: Cancel,
     on_output: OnOutput,
     credentials: CredentialSource | None = None,
+    attach: Attach = nullcontext,
 ) -> int:
     """Run an image and return its exit code; the image is pulled when it is not in the store.
+
+    Args:
+        attach: entered right before the command starts and left when it has ended; gives the user's side of it.
 
     Raises:
         InputError: no such image, nothing to run, an unknown user.
         MachineError: no runtime on this machine.
+        CancelledError: cancelled; nothing of the command is left.
     """
-    with Place(environment, cancel, credentials=credentials) as place:
-        image = place.images.resolve(_reference(place, name), None, cancel)
+    platform = Platform.parse(options.platform) if options.platform else None
+    with Place(environment, cancel, credentials=credentials, pull=options.pull == "always") as place:
+        reference = _reference(place, name)
+        if options.pull == "never" and not _is_here(place, reference):
+            raise InputError(f"no image {name} in the store", hint="leave out --pull=never to fetch it")
+        image = place.images.resolve(reference, platform, cancel)
         ref = LayerRef(place.images.add_layers(image))
         run: dict[str, Any] = dict(image.config.run)
         runtime = find_runtime(environment.search_path, environment.runtime or None)
@@ -77,8 +105,8 @@ def run_image(
         user = lookup_user(options.user or run.get("User") or "0", layers.view(ref, cancel))
         step = _step(name, run, options, rootfs, user)
         try:
-            with Executor(runtime, place.lease.directory) as executor:
-                result = executor.run(step, on_output, cancel)
+            with Executor(runtime, place.lease.directory) as executor, attach() as attached:
+                result = executor.run(step, on_output, cancel, attached)
         finally:
             remove_tree(upper)
             remove_tree(work)
@@ -96,6 +124,12 @@ def _reference(place: Place, name: str) -> Reference:
     return Reference.parse(name)
 
 
+def _is_here(place: Place, reference: Reference) -> bool:
+    if reference.digest is not None:
+        return place.store.has(reference.digest)
+    return place.store.resolve(str(reference)) is not None
+
+
 def _step(name: str, run: dict[str, Any], options: RunOptions, rootfs: Rootfs, user: Any) -> Step:
     entrypoint = list(options.entrypoint if options.entrypoint is not None else run.get("Entrypoint") or [])
     command = list(options.command)
@@ -110,8 +144,9 @@ def _step(name: str, run: dict[str, Any], options: RunOptions, rootfs: Rootfs, u
         env.append("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     if "HOME" not in known:
         env.append(f"HOME={user.home}")
+    if options.terminal and "TERM" not in known:
+        env.append("TERM=xterm")
     hostname = options.hostname or "lamina"
-    mounts = [StepMount(target, "bind", source=source, readonly=ro) for source, target, ro in options.volumes]
     return Step(
         args=tuple(args),
         rootfs=rootfs,
@@ -120,11 +155,16 @@ def _step(name: str, run: dict[str, Any], options: RunOptions, rootfs: Rootfs, u
         uid=user.uid,
         gid=user.gid,
         extra_gids=user.groups,
-        mounts=tuple(mounts),
+        mounts=tuple(options.mounts),
         network=options.network,  # type: ignore[arg-type]
         hostname=hostname,
         hosts=hosts_file(hostname, options.add_hosts),
         resolv_conf=host_resolv_conf(),
+        readonly_root=options.readonly,
+        shm_size_bytes=options.shm_size or _SHM_BYTES,
+        ulimits=tuple(options.ulimits),
+        terminal=options.terminal,
+        window=options.window,
     )
 
 

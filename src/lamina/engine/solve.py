@@ -15,7 +15,8 @@ from lamina.engine.contexts import Contexts
 from lamina.engine.counted_secrets import CountedSecrets
 from lamina.engine.options import BuildOptions, Environment, Timing
 from lamina.engine.packing import Packer
-from lamina.engine.place import Place, network_options
+from lamina.engine.place import Place
+from lamina.engine.registries import network_options
 from lamina.errors import MachineError
 from lamina.executor.executor import Executor
 from lamina.executor.runtime import find_runtime

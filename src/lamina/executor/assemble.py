@@ -34,7 +34,7 @@ _KEEP_FLAGS = {
     os.ST_NODIRATIME: kernel.MS_NODIRATIME,
     os.ST_RELATIME: kernel.MS_RELATIME,
 }
-_BIND_FLAGS = {"nosuid": kernel.MS_NOSUID, "nodev": kernel.MS_NODEV, "noexec": kernel.MS_NOEXEC}
+_GIVEN_FLAGS = {"nosuid": kernel.MS_NOSUID, "nodev": kernel.MS_NODEV, "noexec": kernel.MS_NOEXEC}
 _SECRET_FLAGS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 
 
@@ -243,6 +243,8 @@ class Assembly:
             data = f"mode={mode:o},uid={values['uid']},gid={values['gid']}"
             data += f",size={values['size']}" if values["size"] else ""
             flags = kernel.MS_NOSUID | kernel.MS_NODEV | (kernel.MS_RDONLY if values["readonly"] else 0)
+            for flag in values.get("flags") or ():
+                flags |= _GIVEN_FLAGS[flag]
             kernel.mount("tmpfs", place, "tmpfs", flags, data)
             return
         source = mount.fd
@@ -256,7 +258,7 @@ class Assembly:
         try:
             extra = _SECRET_FLAGS if kind == "secret" else kernel.MS_NODEV if self._flags else 0
             if values.get("flags") is not None:
-                extra = sum(_BIND_FLAGS[flag] for flag in values["flags"])
+                extra = sum(_GIVEN_FLAGS[flag] for flag in values["flags"])
             if readonly or extra:
                 self._remount(f"/proc/self/fd/{over}", readonly | extra)
         finally:

@@ -18,10 +18,10 @@ import select
 import socket
 import sys
 import threading
-import time
 
 from lamina.errors import CancelledError, InputError, MachineError
 from lamina.executor import wire
+from lamina.executor.attach import Attached, Follower, Streams
 from lamina.executor.spec import ALL_CAPABILITIES, Place, build_config
 from lamina.executor.step import Step, StepResult
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from lamina.cancel import Cancel
     from lamina.executor.runtime import Runtime
 
-_CHUNK_BYTES = 1 << 18
 _ANSWER_BYTES = 1 << 18
 _GRACE_S = 10.0
 _LAUNCH = "import sys; sys.path.insert(0, sys.argv.pop(1)); from lamina.executor import helper; helper.main()"
@@ -90,13 +89,16 @@ class Executor:
                 theirs.close()
             self._control = ours
 
-    def run(self, step: Step, on_output: Callable[[int, bytes], None], cancel: Cancel) -> StepResult:
+    def run(
+        self, step: Step, on_output: Callable[[int, bytes], None], cancel: Cancel, attached: Attached | None = None
+    ) -> StepResult:
         """Run one step to its end.
 
         Args:
             step: what to run.
             on_output: called in this thread with 1 or 2 (standard output or error) and a chunk of bytes.
             cancel: kills the step and all its processes.
+            attached: the user who sits in front of it: input, signals, window size; None for nobody.
 
         Returns:
             How it ended; a program that cannot be started is exit code 127 or 126 with a message.
@@ -111,25 +113,30 @@ class Executor:
         assert self._place is not None
         request = wire.encode_request(step, build_config(step, self._place))
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pipes = [os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)]
+        streams = Streams(step, attached)
+        follower = Follower(mine, streams.outputs, on_output, attached, streams.sink)
         try:
             try:
-                self._send(theirs.fileno(), [pipe[1] for pipe in pipes], request)
+                self._send(theirs.fileno(), streams.given, request)
             finally:
                 theirs.close()
-                for pipe in pipes:
-                    os.close(pipe[1])
+                streams.close_given()
+            if attached is not None:
+                attached.bind(mine)
             with cancel.closing(lambda: _hang_up(mine)):
-                answer = self._follow(mine, {pipes[0][0]: 1, pipes[1][0]: 2}, on_output, cancel)
+                answer = follower.run(cancel)
         except BaseException:
             # The step must not run on, or hold its upper, when its caller has gone (on_output raised, say).
             _hang_up(mine)
-            _wait_readable(mine)
+            _wait_ended(mine)
             raise
         finally:
+            if attached is not None:
+                attached.unbind()
+            follower.close()
             mine.close()
-            for pipe in pipes:
-                os.close(pipe[0])
+        if answer is None:
+            raise CancelledError("cancelled; the step's processes did not end in time")
         cancel.check()
         return self._result(answer)
 
@@ -162,13 +169,13 @@ class Executor:
         ]
         return os.posix_spawn(self._python, arguments, {"LANG": "C.UTF-8"}, file_actions=actions)
 
-    def _send(self, step_socket: int, outputs: list[int], request: bytes) -> None:
+    def _send(self, step_socket: int, given: list[int], request: bytes) -> None:
         memory = os.memfd_create("lamina-step", os.MFD_CLOEXEC)
         try:
             view = memoryview(request)
             while view:
                 view = view[os.write(memory, view) :]
-            fds = array.array("i", [step_socket, *outputs, memory])
+            fds = array.array("i", [step_socket, memory, *given])
             control = self._control
             if control is None:
                 raise MachineError("the executor is closed")
@@ -178,48 +185,10 @@ class Executor:
         finally:
             os.close(memory)
 
-    def _follow(
-        self, mine: socket.socket, outputs: dict[int, int], on_output: Callable[[int, bytes], None], cancel: Cancel
-    ) -> dict[str, object]:
-        """Deliver output until both pipes and the step have ended; return the helper's answer."""
-        poll = select.poll()
-        poll.register(mine, select.POLLIN)
-        for fd in outputs:
-            poll.register(fd, select.POLLIN)
-        answer: dict[str, object] | None = None
-        give_up_at: float | None = None
-        while outputs or answer is None:
-            # Nothing waits without a bound once it is over: what holds the pipes then is gone or not ours.
-            if give_up_at is None and (cancel.is_cancelled() or answer is not None):
-                give_up_at = time.monotonic() + _GRACE_S
-            left = None if give_up_at is None else max(0, give_up_at - time.monotonic())
-            ready = poll.poll(left if left is None else int(left * 1000) + 1)
-            if not ready and left is not None and left <= 0:
-                break
-            for fd, _ in ready:
-                if fd == mine.fileno():
-                    poll.unregister(fd)
-                    answer = self._answer(mine)
-                elif chunk := os.read(fd, _CHUNK_BYTES):
-                    on_output(outputs[fd], chunk)
-                else:
-                    poll.unregister(fd)
-                    del outputs[fd]
-        if answer is None:
-            raise CancelledError("cancelled; the step's processes did not end in time")
-        return answer
-
-    def _answer(self, mine: socket.socket) -> dict[str, object]:
-        try:
-            data = mine.recv(_ANSWER_BYTES)
-        except OSError:
-            data = b""
+    def _result(self, data: bytes | None) -> StepResult:
         if not data:
             raise self._lost()
-        values: dict[str, object] = json.loads(data)
-        return values
-
-    def _result(self, answer: dict[str, object]) -> StepResult:
+        answer: dict[str, object] = json.loads(data)
         if "error" in answer:
             raise (InputError if answer.get("of_step") else MachineError)(str(answer["error"]))
         return StepResult(
@@ -276,8 +245,12 @@ def _hang_up(mine: socket.socket) -> None:
         pass  # it has ended by itself
 
 
-def _wait_readable(mine: socket.socket) -> None:
-    """Wait, within bounds, until the helper has answered or closed the step's socket."""
+def _wait_ended(mine: socket.socket) -> None:
+    """Wait, within bounds, until the helper has closed the step's socket."""
     poll = select.poll()
     poll.register(mine, select.POLLIN)
-    poll.poll(int(_GRACE_S * 1000))
+    try:
+        while poll.poll(int(_GRACE_S * 1000)) and mine.recv(_ANSWER_BYTES):
+            pass
+    except OSError:
+        pass

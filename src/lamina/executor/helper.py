@@ -6,9 +6,10 @@ waits. When pid 1 ends, for whatever reason, the kernel kills everything in the 
 process the mount namespace and all its mounts go. Pid 1 ends when the control socket closes, so a killed build
 leaves neither process nor mount.
 
-Control socket (SOCK_SEQPACKET): each message carries four descriptors: the step's socket, the two output pipes, and
-a memory file with the request (`wire.py`). The answer goes to the step's socket; when the other end of that socket
-closes or shuts down, the step is killed. Imports little, for it must start fast; never imports the engine.
+Control socket (SOCK_SEQPACKET): each message carries four or five descriptors: the step's socket, a memory file with
+the request (`wire.py`), the two output pipes, and perhaps the step's input. The answer goes to the step's socket;
+what comes from there are signals for the step, and when its other end closes or shuts down, the step is killed.
+Imports little, for it must start fast; never imports the engine.
 """
 
 from __future__ import annotations
@@ -24,20 +25,24 @@ import time
 
 from lamina.executor import cgroups, kernel, seccomp, seccomp_bpf, wire
 from lamina.executor.assemble import Assembly
+from lamina.executor.processes import children, first_process, has_begun, kill, would_end
 from lamina.executor.stubs import MachineSetupError, SetupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from lamina.executor.terminal import Listener
+
     Json = dict[str, Any]
 
-_FDS_PER_STEP = 4
+_FDS_PER_STEP = (4, 5)
 _MSG_CMSG_CLOEXEC = 0x40000000
 _NOT_FOUND = ("no such file or directory", "not found in $path")
 _NOT_EXECUTABLE = ("permission denied", "not permitted", "exec format error", "is a directory")
 _LOG_LIMIT = 64 << 10
 _KILL_AGAIN_MS = 500
+_SIGNAL_AGAIN_MS = 20
 
 
 class _Step:
@@ -46,8 +51,13 @@ class _Step:
     def __init__(self, number: int, fds: list[int], home: str) -> None:
         self.number = number
         self.socket = socket.socket(fileno=fds[0])
-        self.outputs = fds[1:3]
+        self.streams = fds[2:]  # output, errors and perhaps input, until the runtime has them
         self.home = home
+        self.terminal = False
+        self.window = (0, 0)
+        self.console: Listener | None = None  # where crun hands over the step's terminal
+        self.signals: list[int] = []  # not delivered yet
+        self.ended_by = 0  # the signal that we ended it for
         self.assembly: Assembly | None = None
         self.cgroup: cgroups.StepGroup | None = None
         self.pid = 0
@@ -55,10 +65,15 @@ class _Step:
         self.started = 0.0
         self.oom_kills = 0
 
-    def close_outputs(self) -> None:
-        for fd in self.outputs:
+    def close_streams(self) -> None:
+        for fd in self.streams:
             os.close(fd)
-        self.outputs = []
+        self.streams = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is being killed, for whatever reason."""
+        return self.killed or bool(self.ended_by)
 
 
 class Helper:
@@ -97,19 +112,71 @@ class Helper:
             for step in self._steps.values():
                 if not step.killed:
                     poll.register(step.socket, select.POLLIN)
-            killed = [step for step in self._steps.values() if step.killed]
-            ready = {fd for fd, _ in poll.poll(_KILL_AGAIN_MS if killed else None)}
-            for step in killed if not ready else ():
-                self._kill(step)
+                if step.console is not None:
+                    poll.register(step.console, select.POLLIN)
+            ready = {fd for fd, _ in poll.poll(self._wait_ms())}
             if wake_read in ready:
                 os.read(wake_read, 4096)
             for step in list(self._steps.values()):
-                if step.socket.fileno() in ready and not step.killed:
-                    poll.unregister(step.socket)  # a closed socket is ready for ever
-                    self._kill(step)
+                self._attend(step, ready, poll)
             self._reap(poll)
             if self._control.fileno() in ready and not self._receive():
                 return
+
+    def _wait_ms(self) -> int | None:
+        """Return how long nothing may happen: signals and kills are tried again."""
+        if any(step.signals for step in self._steps.values()):
+            return _SIGNAL_AGAIN_MS
+        return _KILL_AGAIN_MS if any(step.is_over for step in self._steps.values()) else None
+
+    def _attend(self, step: _Step, ready: set[int], poll: select.poll) -> None:
+        """Do for one step what its descriptors, or the time that passed, ask for."""
+        if not ready and step.is_over:
+            self._kill(step, again=True)
+        if step.console is not None and step.console.fileno() in ready:
+            _forget(poll, step.console)
+            if step.console.pass_on(step.socket):
+                step.console.close()
+                step.console = None
+        if step.socket.fileno() in ready and not step.killed:
+            number = self._hear(step)
+            if number is None:
+                poll.unregister(step.socket)  # a closed socket is ready for ever
+                step.killed = True
+                self._kill(step)
+            elif number:
+                step.signals.append(number)
+        self._deliver(step)
+
+    def _hear(self, step: _Step) -> int | None:
+        """Return the signal that came for a step, 0 for none, None when nobody is there any more."""
+        try:
+            data = step.socket.recv(64, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return None
+        return wire.parse_signal(data) if data else None
+
+    def _deliver(self, step: _Step) -> None:
+        """Hand over the signals that wait for the step's program to have begun."""
+        while step.signals and not step.is_over:
+            if step.signals[0] == wire.SIGWINCH:
+                if self._name != "crun" and step.terminal:
+                    kill(step.pid, signal.SIGWINCH)  # it stands between two terminals
+                step.signals.pop(0)
+                continue
+            pid = first_process(step.home)
+            if not pid or not has_begun(pid, step.pid):
+                return
+            number = step.signals.pop(0)
+            if would_end(pid, number):
+                step.ended_by = number
+                kill(pid)
+            else:
+                kill(pid, number)
+        if step.is_over:
+            step.signals.clear()
 
     def _warm_up(self) -> None:
         """Compile the usual filter before the first step needs it."""
@@ -119,7 +186,7 @@ class Helper:
 
     def _receive(self) -> bool:
         """Take one request; False when the other side has gone."""
-        room = socket.CMSG_SPACE(_FDS_PER_STEP * 4)
+        room = socket.CMSG_SPACE(max(_FDS_PER_STEP) * 4)
         data, ancillary, _, _ = self._control.recvmsg(64, room, _MSG_CMSG_CLOEXEC)
         if not data:
             return False
@@ -127,7 +194,7 @@ class Helper:
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-        if len(fds) == _FDS_PER_STEP:
+        if len(fds) in _FDS_PER_STEP:
             self._start(list(fds))
         return True
 
@@ -136,10 +203,11 @@ class Helper:
         home = f"{self._home}/{self._count}"
         step = _Step(self._count, fds, home)
         try:
-            header, blobs = wire.decode_request(_read_all(fds[3]))
+            header, blobs = wire.decode_request(_read_all(fds[1]))
             os.mkdir(home, 0o700)
             assembly = Assembly(home, header["rootfs"], header["mounts"], blobs, nodev=header["nodev"])
             step.assembly = assembly
+            step.terminal, step.window = header["terminal"], header["window"]
             config = self._complete(header["config"], assembly, nodev=header["nodev"])
             _write(f"{home}/config.json", wire.dump_config(config))
             if header["cgroup_parent"] and self._name != "crun":
@@ -150,7 +218,7 @@ class Helper:
             of_step = isinstance(error, SetupError) and not isinstance(error, MachineSetupError)
             self._finish(step, {"error": str(error) or type(error).__name__, "of_step": of_step})
         finally:
-            os.close(fds[3])
+            os.close(fds[1])
             self._groups.leave()
 
     def _complete(self, config: Json, assembly: Assembly, *, nodev: bool) -> Json:
@@ -174,18 +242,29 @@ class Helper:
 
     def _spawn(self, step: _Step) -> None:
         arguments = [self._runtime, *self._options(step), "run", "--bundle", step.home]
-        arguments += ["--pid-file", f"{step.home}/pid", f"lamina-{self._token}-{step.number}"]
-        out, err = step.outputs
+        arguments += ["--pid-file", f"{step.home}/pid"]
+        out, err, *inputs = step.streams
+        input_ = inputs[0] if inputs else self._null
+        if step.terminal:
+            from lamina.executor import terminal  # not needed for builds, which start many helpers
+
+            if self._name == "crun":
+                step.console = terminal.Listener(step.home)
+                arguments += ["--console-socket", step.console.path]
+            else:
+                input_ = out = err = terminal.open_between(step.socket, step.window)
+                step.streams.append(input_)
         actions = [
-            (os.POSIX_SPAWN_DUP2, self._null, 0),
+            (os.POSIX_SPAWN_DUP2, input_, 0),
             (os.POSIX_SPAWN_DUP2, out, 1),
             (os.POSIX_SPAWN_DUP2, err, 2),
         ]
+        arguments.append(f"lamina-{self._token}-{step.number}")
         step.oom_kills = _oom_kills()
         step.started = time.monotonic()
         step.pid = os.posix_spawn(self._runtime, arguments, self._env, file_actions=actions, setsid=True)
         self._steps[step.pid] = step
-        step.close_outputs()
+        step.close_streams()
         if step.assembly is not None:
             step.assembly.close_sources()
 
@@ -195,17 +274,16 @@ class Helper:
             return [*options, "--cgroup-manager=disabled"]
         return [*options, "--rootless", "true"]
 
-    def _kill(self, step: _Step) -> None:
+    def _kill(self, step: _Step, *, again: bool = False) -> None:
         """Kill the step's first process; the kernel kills the rest of its pid namespace and the runtime then ends.
 
         Called again after a while for a step that is still there: then the runtime itself is killed too.
         """
-        children = _children(step.pid)
-        for pid in children:
-            _kill(pid)
-        if step.killed or not children:
-            _kill(step.pid)
-        step.killed = True
+        below = children(step.pid)
+        for pid in below:
+            kill(pid)
+        if again or not below:
+            kill(step.pid)
 
     def _reap(self, poll: select.poll) -> None:
         while True:
@@ -220,14 +298,18 @@ class Helper:
                 continue
             if not step.killed:
                 poll.unregister(step.socket)
+            if step.console is not None:
+                _forget(poll, step.console)
             self._sweep()
+            while step.console is not None and not step.console.pass_on(step.socket):
+                pass  # what a short program wrote is in its terminal, which nobody has taken yet
             self._finish(step, self._result(step, status))
 
     def _sweep(self) -> None:
         """Kill what has become our child because its runtime died before it."""
-        for pid in _children(os.getpid()):
+        for pid in children(os.getpid()):
             if pid not in self._steps:
-                _kill(pid)
+                kill(pid)
                 try:
                     os.waitpid(pid, 0)
                 except ChildProcessError:
@@ -237,7 +319,9 @@ class Helper:
         duration = time.monotonic() - step.started
         code = os.waitstatus_to_exitcode(status)
         code = 128 - code if code < 0 else code
-        message = "" if code == 0 or step.killed else _runtime_message(step.home)
+        if step.ended_by:
+            code = 128 + step.ended_by
+        message = "" if code == 0 or step.is_over else _runtime_message(step.home)
         if message:
             lowered = message.lower()
             # The runtime's words for a program that is not there or cannot be executed, in a shell's numbers.
@@ -254,7 +338,10 @@ class Helper:
 
     def _finish(self, step: _Step, answer: Json) -> None:
         """Undo the step's mounts, then answer: whoever reads the answer may use the upper directory at once."""
-        step.close_outputs()
+        step.close_streams()
+        if step.console is not None:
+            step.console.close()
+            step.console = None
         if step.assembly is not None:
             step.assembly.release()
         if step.cgroup is not None:
@@ -276,28 +363,17 @@ def _read_all(fd: int) -> bytes:
     return b"".join(chunks)
 
 
+def _forget(poll: select.poll, console: Listener) -> None:
+    """Wait no more; the listener may have become a connection that was not waited on yet."""
+    try:
+        poll.unregister(console)
+    except KeyError:
+        pass
+
+
 def _write(path: str, data: bytes) -> None:
     with open(path, "xb") as file:
         file.write(data)
-
-
-def _children(pid: int) -> list[int]:
-    """Return the pids of a process's children, [] when it has gone."""
-    found: list[int] = []
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children") as file:
-                found += [int(word) for word in file.read().split()]
-    except (OSError, ValueError):
-        pass
-    return found
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _oom_kills() -> int:

@@ -119,8 +119,8 @@ def _process(step: Step, place: Place) -> Json:
     user: Json = {"uid": step.uid, "gid": step.gid, "umask": 0o022}
     if step.extra_gids:
         user["additionalGids"] = list(step.extra_gids)
-    return {
-        "terminal": False,
+    process: Json = {
+        "terminal": step.terminal,
         "user": user,
         "args": list(step.args),
         "env": list(step.env),
@@ -133,6 +133,9 @@ def _process(step: Step, place: Place) -> Json:
             for limit in step.ulimits
         ],
     }
+    if step.terminal and all(step.window):
+        process["consoleSize"] = {"height": step.window[0], "width": step.window[1]}
+    return process
 
 
 def _mounts(step: Step, place: Place) -> list[Json]:

@@ -51,7 +51,8 @@ class StepMount:
         mode: secret and tmpfs: permission bits.
         uid: secret and tmpfs: owner.
         gid: secret and tmpfs: group.
-        flags: bind: of `nosuid nodev noexec`; None for the house's rule (`nodev` in a sandbox).
+        flags: bind and tmpfs: of `nosuid nodev noexec`; None for the house's rule (`nodev` in a sandbox; memory has
+            `nosuid` and `nodev` in any case).
     """
 
     target: str
@@ -102,6 +103,8 @@ class Step:
         cgroup_parent: control group in which the step's own is made; "" stays in the caller's.
         devices: device files under /dev, everything about them said (`executor.devices`).
         hooks: programs of this machine that the runtime starts; trusted.
+        terminal: input, output and errors are one terminal, made in the step's own /dev/pts.
+        window: the terminal's rows and columns at first; zeros when unknown.
     """
 
     args: tuple[str, ...]
@@ -123,6 +126,8 @@ class Step:
     cgroup_parent: str = ""
     devices: tuple[DeviceNode, ...] = ()
     hooks: tuple[Hook, ...] = ()
+    terminal: bool = False
+    window: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

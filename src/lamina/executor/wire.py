@@ -1,8 +1,9 @@
 """How a step is written down for the helper: one JSON header, then the bytes that must never be on disk.
 
 Layout of a request: 8 bytes length of the header (big endian), the header, then the blobs end to end. It travels in
-a sealed-off memory file whose descriptor is sent over the control socket together with the step's own socket and
-the two output pipes. The answer is one JSON message on the step's socket.
+a sealed-off memory file whose descriptor is sent over the control socket together with the step's own socket, the
+two output pipes and, if there is any input, the pipe it comes from. The answer is one JSON message on the step's
+socket; before it, a message with a descriptor brings the step's terminal. The other way, a message is a signal.
 Pure: values in, bytes out. The helper imports this module, so it imports nothing but json.
 """
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 CONTROL_FD = 3  # where the helper finds its control socket
 MAX_HEADER_BYTES = 64 << 20
+SIGWINCH = 28
 _LENGTH_BYTES = 8
+_SIGNAL = b"signal "
 
 
 def encode_request(step: Step, config: dict[str, object]) -> bytes:
@@ -39,6 +42,8 @@ def encode_request(step: Step, config: dict[str, object]) -> bytes:
         "blobs": [len(blob) for blob in blobs],
         "nodev": step.security != "insecure",
         "cgroup_parent": step.cgroup_parent,
+        "terminal": step.terminal,
+        "window": step.window,
     }
     text = json.dumps(header).encode("ascii")
     return b"".join([len(text).to_bytes(_LENGTH_BYTES, "big"), text, *blobs])
@@ -62,6 +67,17 @@ def decode_request(data: bytes) -> tuple[Json, list[bytes]]:
     if at != len(data):
         raise ValueError("a step's request is cut off")
     return header, blobs
+
+
+def dump_signal(number: int) -> bytes:
+    """Return the message that hands a signal to a step."""
+    return _SIGNAL + str(number).encode("ascii")
+
+
+def parse_signal(data: bytes) -> int:
+    """Return the number in such a message, 0 for anything else."""
+    word = data.removeprefix(_SIGNAL)
+    return int(word) if len(word) < len(data) and word.isdigit() and 0 < int(word) <= 64 else 0
 
 
 def dump_config(config: Json) -> bytes:

@@ -48,7 +48,7 @@ def _export_files(result: Result, spec: OutputSpec, around: Surroundings) -> Out
     """Write the merged files; several platforms each into a directory of their own, as BuildKit does."""
     from lamina.exporter.files_out import export_tree
 
-    several = len(result.platforms) > 1
+    several = len(result.platforms) > 1 or (result.multi and spec.type == "local")
     if spec.type == "tar":
         if several:
             raise InputError("type=tar holds one platform", hint="choose one with --platform, or use type=local")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 REPEATED = "repeated"
 """Name of the file below `builds/` that cached builds append to."""
 _MOST_REPEATED_BYTES = 4 << 20
+_MOST_NAME = 200
 _CREDENTIALS = re.compile(r"//[^/@\s]*@")
 
 
@@ -49,7 +50,13 @@ def project_hash(options: Mapping[str, Any]) -> str:
 
 
 def project_name(options: Mapping[str, Any]) -> str:
-    """Return what people call it: the directory's or repository's name, and what is not the default."""
+    """Return what people call it: the directory's or repository's name, and what is not the default.
+
+    The build argument BUILDKIT_BUILD_NAME says it otherwise.
+    """
+    given = str((options.get("build_args") or {}).get("BUILDKIT_BUILD_NAME") or "")
+    if given:
+        return " ".join(given.split())[:_MOST_NAME].encode("utf-8", "replace").decode()
     place = project_place(options).rstrip("/").removesuffix(".git")
     name = place.rpartition("/")[2] or place or "-"
     dockerfile = _dockerfile(options)

@@ -186,7 +186,7 @@ class Mounts:
         self._stack.callback(path.unlink)
         self._stack.callback(proxy.close)
         self.step_mounts.append(StepMount(mount.dest, "bind", source=str(path)))
-        if not any(line.startswith("SSH_AUTH_SOCK=") for line in self.environment):
+        if not any(line.startswith("SSH_AUTH_SOCK=") for line in (*self._exec.meta.env, *self.environment)):
             self.environment.append(f"SSH_AUTH_SOCK={mount.dest}")
 
     # -- cache mounts

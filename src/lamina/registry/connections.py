@@ -20,6 +20,11 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 from lamina.registry.options import RegistryOptions
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
 BLOCK = 64 << 10
 """Bytes handed to the kernel at once when sending; each such piece must be gone within the idle time."""
 
@@ -218,14 +223,24 @@ def _pool_classes(sockets: LiveSockets, idle: float) -> tuple[type[HTTPConnectio
 
 
 def make_tls_context(options: RegistryOptions, host: str, *, verify: bool) -> ssl.SSLContext:
-    """Return the TLS context for `host` (`host[:port]`): system trust, extra CA bundle, client certificate."""
+    """Return the TLS context for `host` (`host[:port]`): system trust, CA bundles, client certificates."""
     context = ssl.create_default_context()
     if options.ca is not None:
-        context.load_verify_locations(cafile=str(options.ca))
-    if host in options.client_certs:
-        certificate, key = options.client_certs[host]
-        context.load_cert_chain(str(certificate), str(key))
+        _load(context.load_verify_locations, options.ca)
+    for bundle in options.host_ca.get(host, ()):
+        _load(context.load_verify_locations, bundle)
+    for certificate, key in options.client_certs.get(host, ()):
+        _load(context.load_cert_chain, certificate, key)
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _load(into: Callable[..., object], *paths: Path) -> None:
+    """Load PEM files; a fault names them, which the library's own words do not."""
+    try:
+        into(*map(str, paths))
+    except OSError as error:
+        names = " with ".join(map(str, paths))
+        raise ValueError(f"{names}: {error.strerror or 'not a PEM file of the right kind'}") from error

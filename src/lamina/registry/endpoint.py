@@ -14,7 +14,7 @@ from lamina.registry.options import RegistryOptions
 from lamina.registry.trust import is_loopback, split_host
 
 DOCKER_HUB = "docker.io"
-_HUB_ADDRESS = "registry-1.docker.io"
+HUB_ADDRESS = "registry-1.docker.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Endpoint:
 
 def own_endpoint(registry: str, options: RegistryOptions) -> Endpoint:
     """Return the endpoint of a registry itself."""
-    address = _HUB_ADDRESS if registry == DOCKER_HUB else registry
+    address = HUB_ADDRESS if registry == DOCKER_HUB else registry
     schemes, verify = _security(registry, options)
     return Endpoint(registry, address, schemes=schemes, verify=verify)
 
@@ -83,5 +83,5 @@ def _security(host: str, options: RegistryOptions) -> tuple[tuple[str, ...], boo
         return ("https", "http"), False
     if is_loopback(split_host(host)):
         # As docker does: this machine is trusted, whatever it speaks. A CA given by the user still counts.
-        return ("https", "http"), options.ca is not None
+        return ("https", "http"), options.ca is not None or host in options.host_ca
     return ("https",), True

@@ -234,7 +234,8 @@ class Transport:
         proxy = proxies.https if scheme == "https" else proxies.http
         if proxy and bypasses_proxy(host, port, proxies.no_proxy):
             proxy = ""
-        own = netloc if netloc in self._options.client_certs else ""
+        has_own = netloc in self._options.client_certs or netloc in self._options.host_ca
+        own = netloc if has_own else ""
         key = (proxy, own or scheme, request.verify)
         with self._lock:
             if self._live is None:

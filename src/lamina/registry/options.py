@@ -69,7 +69,8 @@ class RegistryOptions:
         insecure: hosts whose certificate is not checked and that may answer plain http.
         plain_http: hosts that are spoken to in plain http only.
         ca: PEM bundle trusted in addition to the system's.
-        client_certs: host -> (certificate, key) PEM files shown to it.
+        host_ca: host -> PEM bundles trusted in addition, for this host only.
+        client_certs: host -> (certificate, key) PEM files shown to it; of several, one for each kind of key.
         token_hosts: registry -> other hosts that may be shown its credentials to issue tokens; needed only where
             a token server is on another site than its registry.
         connections_per_host: blobs transferred at once with one registry.
@@ -79,7 +80,8 @@ class RegistryOptions:
     insecure: frozenset[str] = frozenset()
     plain_http: frozenset[str] = frozenset()
     ca: Path | None = None
-    client_certs: Mapping[str, tuple[Path, Path]] = field(default_factory=dict)
+    host_ca: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    client_certs: Mapping[str, tuple[tuple[Path, Path], ...]] = field(default_factory=dict)
     token_hosts: Mapping[str, frozenset[str]] = field(default_factory=dict)
     proxies: Proxies = field(default_factory=Proxies)
     timeouts: Timeouts = field(default_factory=Timeouts)

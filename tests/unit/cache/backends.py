@@ -6,8 +6,10 @@ import io
 from pathlib import Path
 
 from lamina.cache.backend import CacheBackend
+from lamina.cache.backends.azblob import open_azblob
 from lamina.cache.backends.local import LocalCache
 from lamina.cache.backends.registry import RegistryCache
+from lamina.cache.backends.s3 import open_s3
 from lamina.cache.document import CacheLayer, CacheRecord, Document, merge, parse
 from lamina.cache.export import CacheExport
 from lamina.cache.gather import Gathered
@@ -18,6 +20,8 @@ from lamina.oci.digest import sha256_digest
 from lamina.registry.client import Registry
 from lamina.registry.options import RegistryOptions
 from lamina.snapshot.rows import LayerRow
+from support.azure import spec as azure_spec
+from support.s3 import spec as s3_spec
 
 
 def local(folder: Path, extra: str = "") -> tuple[CacheSpec, CacheBackend]:
@@ -31,6 +35,18 @@ def registry(address: str, extra: str = "") -> tuple[CacheSpec, CacheBackend]:
     spec = parse_spec(f"type=registry,ref={address}/app:cache{extra}", export=True)
     client = Registry(RegistryOptions(), lambda _host: None, Cancel())
     return spec, RegistryCache(spec, client)
+
+
+def s3(url: str, extra: str = "") -> tuple[CacheSpec, CacheBackend]:
+    """Return a cache on an S3 server."""
+    spec = parse_spec(s3_spec(url) + extra, export=True)
+    return spec, open_s3(spec, {}, Cancel())
+
+
+def azblob(url: str, extra: str = "") -> tuple[CacheSpec, CacheBackend]:
+    """Return a cache in Azure's blob storage."""
+    spec = parse_spec(azure_spec(url) + extra, export=True)
+    return spec, open_azblob(spec, {}, Cancel())
 
 
 def gathered(name: str, *, used: float = 1.0) -> tuple[Gathered, bytes]:

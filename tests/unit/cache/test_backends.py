@@ -26,11 +26,17 @@ Make = Callable[[], tuple[CacheSpec, CacheBackend]]
 NOW = time.time()
 
 
-@pytest.fixture(params=["local", "registry", "registry index"])
+@pytest.fixture(params=["local", "registry", "registry index", "s3", "azblob"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     """Open one and the same place, each time anew."""
     if request.param == "local":
         return lambda: backends.local(tmp_path / "cache")
+    if request.param == "s3":
+        url = request.getfixturevalue("s3")
+        return lambda: backends.s3(url)
+    if request.param == "azblob":
+        url = request.getfixturevalue("azure")
+        return lambda: backends.azblob(url)
     address = request.getfixturevalue("registry")
     extra = ",image-manifest=false" if "index" in request.param else ""
     return lambda: backends.registry(address, extra)
@@ -71,10 +77,12 @@ def test_one_after_the_other(make: Make) -> None:
     assert names(make()[1]) == set("abcd")
 
 
-def test_two_at_once_fifty_times(make: Make) -> None:
+def test_two_at_once_fifty_times(make: Make, request: pytest.FixtureRequest) -> None:
     """L4: two exporters at once never wipe each other, whoever reads, writes and retires first."""
     chance = random.Random(1)
-    for number in range(50):
+    # the clients of clouds take their time to open
+    rounds = 50 if "registry" in str(request.node.name) or "local" in str(request.node.name) else 12
+    for number in range(rounds):
         gate = threading.Barrier(2)
         failures: list[BaseException] = []
 
@@ -99,7 +107,7 @@ def test_two_at_once_fifty_times(make: Make) -> None:
         assert failures == []
         assert {f"{number}a", f"{number}b"} <= names(make()[1])
 
-    assert len(names(make()[1])) == 100
+    assert len(names(make()[1])) == 2 * rounds
 
 
 def test_exports_of_the_same_are_written_once(make: Make) -> None:

@@ -33,11 +33,15 @@ def test_every_option_of_a_build_is_stated():
 
 
 def test_build_arg_without_value_comes_from_the_environment():
+    """A7.1"""
+
     options = request("--build-arg", "A", "--build-arg", "B", "--build-arg", "C=x=y", environ={"A": "1"}).options
     assert options["build_args"] == {"A": "1", "C": "x=y"}
 
 
 def test_lists_may_be_repeated_or_separated_by_commas():
+    """A7.1"""
+
     options = request("--platform", "linux/amd64,linux/arm64", "--platform", "linux/386").options
     assert options["platforms"] == ["linux/amd64", "linux/arm64", "linux/386"]
 
@@ -94,6 +98,8 @@ def test_ulimits():
 
 
 def test_secret_from_file_variable_and_by_its_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A7.1"""
+
     monkeypatch.chdir(tmp_path)
     Path("token").write_text("t")
     environ = {"KEY": "k", "both": "b"}
@@ -140,7 +146,9 @@ def test_bad_secret_is_refused_before_anything_runs(text: str):
         build_args.parse_secret(text, {})
 
 
-def test_ssh_takes_the_agent_of_the_environment_or_a_socket(tmp_path: Path):
+def test_ssh_takes_the_agent_of_the_environment_a_socket_or_keys(tmp_path: Path):
+    """A7.1"""
+
     path = str(tmp_path / "agent")
     with socket.socket(socket.AF_UNIX) as agent:
         agent.bind(path)
@@ -148,9 +156,13 @@ def test_ssh_takes_the_agent_of_the_environment_or_a_socket(tmp_path: Path):
         assert build_args.parse_ssh(f"git={path}", {}) == ("git", path)
     with pytest.raises(InputError, match="SSH_AUTH_SOCK"):
         build_args.parse_ssh("default", {})
-    (tmp_path / "key").write_text("")
-    with pytest.raises(NotYetError):
-        build_args.parse_ssh(f"default={tmp_path / 'key'}", {})
+        for name in ("key", "other"):
+            (tmp_path / name).write_text("")
+        keys = (str(tmp_path / "key"), str(tmp_path / "other"))
+        assert build_args.parse_ssh(f"x={keys[0]},{keys[1]}", {}) == ("x", keys)
+        for wrong in (f"x={keys[0]},{path}", f"x={tmp_path}", f"x={tmp_path}/none"):
+            with pytest.raises(InputError):
+                build_args.parse_ssh(wrong, {})
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,9 @@ def test_what_is_not_known_is_refused(text: str) -> None:
         parse_call(text)
 
 
-@pytest.mark.parametrize("name", ["targets", "outline"])
+@pytest.mark.parametrize("name", ["targets", "outline", "convertllb", "subrequests.describe"])
 def test_other_calls(name: str) -> None:
-    """A7.2: what can be built, and what a build asks for."""
+    """A7.2: what can be built, what a build asks for, its graph, and what there is to call."""
     call = parse_call(f"{name},format=json")
 
     assert call is not None and (call.name, call.format) == (name, "json")

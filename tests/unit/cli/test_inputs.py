@@ -23,6 +23,8 @@ def found(path: Path | str, file: str = "", stdin: bytes = b"") -> Inputs:
 
 
 def test_the_dockerfile_of_the_context(tmp_path: Path):
+    """A1.14"""
+
     (tmp_path / "Dockerfile").write_bytes(b"FROM scratch\n")
     (tmp_path / ".dockerignore").write_bytes(b"*.o\n")
 
@@ -40,6 +42,8 @@ def test_a_lower_case_dockerfile_is_found_only_without_the_usual_one(tmp_path: P
 
 
 def test_the_ignore_file_of_the_dockerfile_comes_first(tmp_path: Path):
+    """A6.2"""
+
     (tmp_path / "web.Dockerfile").write_bytes(b"FROM scratch\n")
     (tmp_path / "web.Dockerfile.dockerignore").write_bytes(b"own\n")
     (tmp_path / ".dockerignore").write_bytes(b"common\n")
@@ -55,16 +59,22 @@ def test_no_ignore_file_is_not_an_empty_one(tmp_path: Path):
 
 
 def test_dockerfile_on_standard_input_with_a_context(tmp_path: Path):
+    """A1.14"""
+
     inputs = found(tmp_path, "-", b"FROM scratch\n")
     assert (inputs.context, inputs.dockerfile, inputs.name) == (str(tmp_path), b"FROM scratch\n", "-")
 
 
 def test_dockerfile_alone_on_standard_input_has_no_context():
+    """A1.14"""
+
     inputs = found("-", "", b"FROM scratch\n" * 100)
     assert (inputs.context, inputs.dockerfile) == ("", b"FROM scratch\n" * 100)
 
 
 def test_archives_are_told_from_dockerfiles():
+    """A1.14"""
+
     assert is_archive(b"\x1f\x8b\x08")
     assert is_archive(b"a".ljust(257, b"\0") + b"ustar\x0000")
     assert not is_archive(b"FROM scratch\n")

@@ -9,8 +9,8 @@ import pytest
 
 from lamina.cli.environment import load_environment, state_root
 from lamina.cli.main import main
-from lamina.cli.verbs import prune, run
-from lamina.errors import InputError, NotYetError
+from lamina.cli.verbs import prune
+from lamina.errors import InputError
 
 
 @pytest.fixture
@@ -53,28 +53,6 @@ def test_root_before_the_verb_chooses_the_store(
     monkeypatch.setenv("LAMINA_ROOT", "/nowhere")
     assert main(["--root", str(tmp_path / "other"), "images"]) == 0
     assert (tmp_path / "other" / "oci" / "index.json").exists()
-
-
-def test_volumes(tmp_path: Path):
-    assert run.parse_volume(f"{tmp_path}:/data:ro") == (str(tmp_path), "/data", True)
-    assert run.parse_volume(f"{tmp_path}:/data") == (str(tmp_path), "/data", False)
-    for text in ("/x", f"{tmp_path}:data", f"{tmp_path}:/data:z", "/no/such:/data"):
-        with pytest.raises(InputError):
-            run.parse_volume(text)
-
-
-def test_env_takes_values_from_the_environment():
-    assert run.parse_env(["A=1", "B", "C"], {"B": "2"}) == {"A": "1", "B": "2"}
-
-
-def test_published_ports_are_those_of_the_host_network():
-    run.check_publish("8080:8080", "host")
-    run.check_publish("8080/tcp", "host")
-    with pytest.raises(NotYetError):
-        run.check_publish("80:8080", "host")
-    for text, network in (("80", "none"), ("x", "host"), ("70000", "host")):
-        with pytest.raises(InputError):
-            run.check_publish(text, network)
 
 
 def test_ages():

@@ -96,6 +96,50 @@ class TestVariables:
 
         assert {"TARGETPLATFORM=linux/arm/v7", "TARGETVARIANT=v7", "BUILDARCH=amd64", "TARGETSTAGE=b"} <= set(env)
 
+    def test_every_platform_arg(self):
+        """A5.4: four forms of two platforms each, and the stage; without ARG a RUN sees none of them."""
+        names = [
+            f"{of}{what}" for of in ("TARGET", "BUILD") for what in ("PLATFORM", "OS", "ARCH", "VARIANT", "OSVERSION")
+        ]
+        options = {"platform": Platform.parse("linux/arm64/v8"), "build_platform": Platform.parse("linux/amd64")}
+        lines = "".join(f"ARG {name}\n" for name in [*names, "TARGETSTAGE"])
+        env = set(only(converted(f"FROM a\n{lines}RUN x\n", **options), "exec").exec.meta.env)
+        without = only(converted("FROM a\nRUN x\n", **options), "exec").exec.meta.env
+
+        assert {"TARGETPLATFORM=linux/arm64", "TARGETOS=linux", "TARGETARCH=arm64", "TARGETSTAGE=default"} <= env
+        assert {"BUILDPLATFORM=linux/amd64", "BUILDOS=linux", "BUILDARCH=amd64"} <= env
+        assert not [line for line in without if line.startswith(("TARGET", "BUILD"))]
+
+    def test_platform_args_can_be_given(self):
+        """A5.4: --build-arg says otherwise, before the first FROM as well."""
+        text = "FROM --platform=$BUILDPLATFORM a\nARG TARGETARCH\nRUN x\n"
+        found = converted(text, build_args={"TARGETARCH": "mine", "BUILDPLATFORM": "linux/s390x"})
+
+        assert "TARGETARCH=mine" in only(found, "exec").exec.meta.env
+        assert only(found, "exec").platform.Architecture == "s390x"
+
+    def test_from_platform(self):
+        """A2.4: a platform of its own for a stage, by global ARGs and platform ARGs."""
+        text = "ARG ON=linux/arm/v7\nFROM --platform=$ON a AS x\nRUN 1\nFROM --platform=${BUILDOS}/$BUILDARCH a\n"
+        text += "COPY --from=x f /\nRUN 2\n"
+        found = converted(text, platform=Platform.parse("linux/s390x"))
+        platforms = {op.exec.meta.args[-1]: op.platform for op in ops(found) if op.WhichOneof("op") == "exec"}
+
+        assert (platforms["1"].Architecture, platforms["1"].Variant) == ("arm", "v7")
+        assert platforms["2"].Architecture == "amd64"
+        assert found.image_config["architecture"] == "amd64"
+
+    def test_an_argument_names_a_source_by_way_of_a_stage(self):
+        """A1.12: `--from` and `from=` take no variables; a stage `FROM $ARG AS name` does it, as in BuildKit."""
+        text = "ARG X=one\nFROM $X AS src\nFROM b\nCOPY --from=src f /\nRUN --mount=from=src,target=/s x\n"
+        found = converted(text, build_args={"X": "two"})
+
+        names = [op.source.identifier for op in ops(found) if op.WhichOneof("op") == "source"]
+        assert any("library/two:latest" in name for name in names)
+        for line in ("COPY --from=$X f /", "RUN --mount=from=$X,target=/s x"):
+            with pytest.raises(InputError, match="takes no variables"):
+                converted(f"ARG X=one\nFROM b\nARG X\n{line}\n")
+
     def test_proxies_stay_out_of_history_and_environment(self):
         """A5.3"""
         found = converted("FROM a\nRUN x\n", build_args={"HTTP_PROXY": "http://p"})

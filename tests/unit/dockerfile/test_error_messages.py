@@ -23,6 +23,7 @@ from lamina.dockerfile import heredocs, scanner, shell_patterns, words
 from lamina.dockerfile.convert import ConvertOptions, ResolvedBase, convert
 from lamina.dockerfile.convert_stage import MAX_ENVIRONMENT, MAX_PATH, MAX_VARIABLE
 from lamina.dockerfile.parser import MAX_STAGES, parse
+from lamina.dockerfile.syntax import check_syntax
 from lamina.errors import Error, InputError
 from lamina.oci.platform import Platform
 
@@ -105,6 +106,7 @@ def failure(case: Case) -> Error:
     with pytest.raises(Error) as caught:
         contexts = dict(context.split("=", 1) for context in case.contexts)
         options = ConvertOptions(build_args=arguments, target=case.target, named_contexts=contexts)
+        check_syntax(case.data, "Dockerfile", arguments)
         convert(parse(case.data), options, image)
     return caught.value
 

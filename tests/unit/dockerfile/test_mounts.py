@@ -49,7 +49,7 @@ GOOD = {
 
 @pytest.mark.parametrize(("text", "expected"), GOOD.values(), ids=GOOD)
 def test_mount(text, expected):
-    """Every key, its names, and what it is without it."""
+    """A3.2 to A3.8: every key, its names, and what it is without it."""
     assert parse_mount(text) == expected
 
 
@@ -104,7 +104,7 @@ def test_values_are_expanded_one_by_one():
 
 
 def test_from_takes_no_variables():
-    """BuildKit decides the graph before it knows variables."""
+    """A1.12: BuildKit decides the graph before it knows variables."""
     with pytest.raises(InputError, match="from takes no variables"):
         check_mount("from=$x,target=/c")
 

@@ -38,7 +38,7 @@ DATA = TEXT.encode()
 
 
 def test_outline_of_the_last_stage():
-    """All that its stages take, sorted by line; unneeded stages and built-in arguments are left out."""
+    """A1.15, A7.2: all that its stages take, sorted by line; unneeded stages and built-in arguments are left out."""
     text = show_outline(outline(parse(DATA, "Dockerfile"), "", {"C": "9"}), DATA, "text")
 
     assert text == (
@@ -71,7 +71,7 @@ def test_an_argument_that_only_from_takes():
 
 
 def test_outline_as_json():
-    """Fields as BuildKit has them; what is empty is left out."""
+    """A7.2: fields as BuildKit has them; what is empty is left out."""
     value = json.loads(show_outline(outline(parse(DATA, "Dockerfile"), "final", {}), DATA, "json"))
 
     assert value["name"] == "final" and base64.b64decode(value["sources"][0]) == DATA
@@ -83,12 +83,16 @@ def test_outline_as_json():
 
 
 def test_targets():
+    """A1.15, A7.2"""
+
     assert show_targets(list_targets(parse(DATA, "Dockerfile")), DATA, "text") == (
         "TARGET      DESCRIPTION\nbase        what the base is\nfinal       is the end\nunneeded\n(default)\n"
     )
 
 
 def test_targets_as_json():
+    """A7.2"""
+
     value = json.loads(show_targets(list_targets(parse(b"FROM --platform=linux/arm64 a AS b\n", "D")), b"x", "json"))
 
     (target,) = value["targets"]

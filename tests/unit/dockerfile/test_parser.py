@@ -121,7 +121,7 @@ INSTRUCTIONS = {
 
 @pytest.mark.parametrize(("text", "kind", "expected"), INSTRUCTIONS.values(), ids=INSTRUCTIONS)
 def test_instruction(text, kind, expected):
-    """Each instruction with its flags and forms; what is not written has its default."""
+    """A1.13: each instruction with its flags and forms; what is not written has its default."""
     instruction = one(text)
 
     assert isinstance(instruction, kind)
@@ -175,11 +175,12 @@ def test_escaped_escape_does_not_continue():
 
 def test_escape_directive():
     """A1.3: the backtick continues lines and escapes words; backslashes are paths then."""
-    dockerfile = parse("# Escape = `\nFROM a\nENV p=C:\\ q=a` b\nRUN a `\n b\n")
+    dockerfile = parse("# Escape = `\nFROM a\nENV p=C:\\ q=a` b\nRUN a `\n b\nRUN `x` \\\nRUN y\n")
 
-    env, run = dockerfile.stages[0].instructions
+    env, run, kept, last = dockerfile.stages[0].instructions
     assert env.pairs == (("p", "C:\\"), ("q", "a` b"))
     assert run.command.text == "a  b"
+    assert (kept.command.text, last.command.text) == ("`x` \\", "y")
     assert dockerfile.escape == "`"
 
 
@@ -192,6 +193,23 @@ def test_directives_only_at_the_top():
         "check": "skip=all;error=true",
     }
     assert dockerfile.escape == "\\"
+
+
+@pytest.mark.parametrize("before", ["\n", "# other=1\n", "#\n", "#!/bin/x\n# hello\n", "ARG x\n"])
+def test_what_ends_directives(before: str):
+    """A1.5: an empty line, a directive that is none, a comment, an instruction; what follows is a comment."""
+    dockerfile = parse(f"{before}# escape=`\n# check=error=true\nFROM a\nRUN x \\\n y\n")
+
+    assert (dict(dockerfile.directives), dockerfile.escape) == ({}, "\\")
+
+
+@pytest.mark.parametrize("name", ["syntax", "escape", "check"])
+def test_a_directive_is_given_once(name: str):
+    """A1.5: also when both say the same, in another case."""
+    value = "`" if name == "escape" else "skip=all"
+
+    with pytest.raises(InputError, match="given twice"):
+        parse(f"# {name}={value}\n#{name.upper()} = {value}\nFROM a\n")
 
 
 def test_descriptions():
@@ -264,6 +282,22 @@ def test_onbuild():
     assert onbuild.trigger.inline == (InlineFile("A", "1\n", True),)
 
 
+@pytest.mark.parametrize("line", ["FROM x", "MAINTAINER x", "ONBUILD RUN x", "onbuild run x", ""])
+def test_what_is_no_trigger(line: str):
+    """A5.15: these three, and nothing at all."""
+    with pytest.raises(InputError, match="ONBUILD"):
+        parse(f"FROM a\nONBUILD {line}\n")
+
+
+@pytest.mark.parametrize("flag", ["--parents", "--from=x"])
+def test_flags_that_only_copy_has(flag: str):
+    """A4.14: the error says who has it."""
+    with pytest.raises(InputError, match="ADD has no flag") as caught:
+        parse(f"FROM a\nADD {flag} b /c\n")
+
+    assert caught.value.hint == f"COPY has {flag.partition('=')[0]}"
+
+
 def test_trigger_text_parses_again():
     """What a base image carries is parsed to the same instruction."""
     onbuild = one("ONBUILD RUN <<A\nx\nA\n")
@@ -276,7 +310,7 @@ def test_trigger_text_parses_again():
 
 @pytest.mark.parametrize("text", ["", "# only", "RUN a\nRUN b", "FROM x", "ONBUILD RUN x", "RNU x", "RUN <<A\n"])
 def test_wrong_triggers_blame_the_from(text):
-    """The user has no other line to look at."""
+    """A5.15: the user has no other line to look at."""
     source = SourceRange("Dockerfile", 3)
 
     with pytest.raises(InputError) as caught:

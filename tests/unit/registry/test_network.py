@@ -81,7 +81,7 @@ def test_client_certificate():
     with FakeRegistry(tls=serving("localhost", client_ca="wrong-name"), name="localhost") as fake:
         fake.put_manifest(MANIFEST)
         pair = (ASSETS / "wrong-name.crt", ASSETS / "wrong-name.key")
-        with client(ca=ASSETS / "localhost.crt", client_certs={fake.host: pair}) as registry:
+        with client(ca=ASSETS / "localhost.crt", client_certs={fake.host: (pair,)}) as registry:
             assert registry.manifest(ref(fake.host))[1] == MANIFEST
 
 

@@ -121,7 +121,7 @@ def test_gzipped_manifest_is_decoded_within_the_cap():
 
 
 def test_passing_failures_are_tried_again_and_told():
-    """500 twice, then fine; the person watching hears why it waits."""
+    """A7.5: 500 twice, then fine; the person watching hears why it waits."""
     told: list[str] = []
     with FakeRegistry() as fake, client(fake.host, notify=told.append) as registry:
         fake.put_manifest(MANIFEST)
@@ -160,7 +160,7 @@ def test_huge_error_body_is_not_read_whole():
 
 @pytest.mark.parametrize("first", [0, 1, 1000, len(BLOB) - 1])
 def test_cut_download_resumes_where_it_was(first):
-    """At 0, in the middle, at the last byte: the rest is asked for with Range and If-Range."""
+    """A7.5: at 0, in the middle, at the last byte: the rest is asked for with Range and If-Range."""
     with FakeRegistry() as fake:
         digest = fake.put_blob(BLOB)
         fake.on("GET", "blobs", cut_after(first), times=1)

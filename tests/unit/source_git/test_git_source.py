@@ -153,7 +153,7 @@ def test_a_ref_that_moves_between_key_and_fetch(place, repository, server):
 
 @pytest.mark.parametrize("length", [7, 40])
 def test_a_checksum_that_holds(place, repository, server, length):
-    """A4.11: the commit, or the beginning of it; an annotated tag's own hash also counts."""
+    """A4.10, A4.11: the commit, or the beginning of it; an annotated tag's own hash also counts."""
     repository.git("tag", "-a", "-m", "x", "heavy")
     commit, tag = repository.git("rev-parse", "HEAD"), repository.git("rev-parse", "heavy")
 
@@ -163,7 +163,7 @@ def test_a_checksum_that_holds(place, repository, server, length):
 
 @pytest.mark.parametrize("fragment", ["main", "heavy", "", "COMMIT"])
 def test_a_checksum_that_does_not_hold(place, repository, server, fragment):
-    """A4.11: told with both hashes; nothing is fetched."""
+    """A4.10, A4.11: told with both hashes; nothing is fetched."""
     repository.git("tag", "-a", "-m", "x", "heavy")
     commit = repository.git("rev-parse", "HEAD")
 

@@ -68,6 +68,8 @@ def invalid_base_image_platform(view: View) -> Iterator[Hit]:
         config = stage.config
         if config is None or stage.below is not None:
             continue
+        if not config.get("os") and not config.get("architecture"):
+            continue  # it does not say
         try:
             wanted = Platform.parse(stage.platform.result) if stage.platform.result else view.options.platform
         except InputError:

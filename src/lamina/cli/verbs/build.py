@@ -109,6 +109,8 @@ def _build(request: Request, inputs: Inputs | None) -> int:
 def _check(request: Request, inputs: Inputs | None) -> int:
     """Check the Dockerfile and print what was found; nothing is built. Return the exit code."""
     assert request.call is not None
+    if request.call.name == "convertllb":
+        return _convert_llb(request, inputs)
     if request.call.name != "check":
         return _outline(request, inputs)
     from lamina.cli.environment import load_environment
@@ -161,17 +163,43 @@ def _refuse_fix(inputs: Inputs | None) -> None:
         raise InputError("--fix mends a file, not standard input or an archive", hint="name the Dockerfile with -f")
 
 
+def _convert_llb(request: Request, inputs: Inputs | None) -> int:
+    """Print the graph that the Dockerfile becomes."""
+    from lamina.cli.environment import load_environment
+    from lamina.cli.signals import cancelling
+    from lamina.engine.convert_llb import convert_llb
+    from lamina.engine.options import BuildOptions
+
+    environment = load_environment()
+    with cancelling() as cancel:
+        fetched = inputs or fetch(request, environment, lambda _event: None, cancel)
+        try:
+            session = open_session(request, fetched.context, environment)
+            text = convert_llb(BuildOptions(**options_of(request, fetched)), session, environment, cancel)
+        finally:
+            fetched.close()
+    sys.stdout.write(text)
+    return 0
+
+
 def _outline(request: Request, inputs: Inputs | None) -> int:
     """Print what the Dockerfile offers; nothing is resolved or opened for that."""
     assert request.call is not None
+    from lamina.cli.outline import show_calls
+
+    if request.call.name == "subrequests.describe":
+        sys.stdout.write(show_calls(request.call.format))
+        return 0
     if inputs is None:
         raise InputError(f"--call={request.call.name} reads a Dockerfile that is here", hint="download it first")
     from lamina.cli.outline import show_outline, show_targets
     from lamina.cli.terminal import clean_text
     from lamina.dockerfile.outline import list_targets, outline
     from lamina.dockerfile.parser import parse
+    from lamina.dockerfile.syntax import check_syntax
 
     options = options_of(request, inputs)
+    check_syntax(inputs.dockerfile, inputs.name, options["build_args"])
     dockerfile = parse(inputs.dockerfile, inputs.name)
     if request.call.name == "targets":
         text = show_targets(list_targets(dockerfile), inputs.dockerfile, request.call.format)
@@ -191,6 +219,8 @@ def enter_user_namespace() -> None:
 
 def _solve(request: Request, inputs: Inputs | None, environment: Environment, display: Display) -> BuildResult:
     """Run the engine under a cancel token that signals reach."""
+    from contextlib import closing
+
     from lamina.cli.signals import cancelling
     from lamina.engine.build import build
     from lamina.engine.options import BuildOptions
@@ -199,9 +229,9 @@ def _solve(request: Request, inputs: Inputs | None, environment: Environment, di
     with cancelling() as cancel:
         fetched = inputs or fetch(request, environment, sink, cancel)
         try:
-            session = open_session(request, fetched.context, environment)
             options = BuildOptions(**{**options_of(request, fetched), "origin": "" if inputs else request.context})
-            return build(options, session, environment, sink, cancel)
+            with closing(open_session(request, fetched.context, environment)) as session:
+                return build(options, session, environment, sink, cancel)
         finally:
             fetched.close()
 
@@ -220,17 +250,19 @@ def _without_reasons(sink: Sink) -> Sink:
 
 def fetch(request: Request, environment: Environment, sink: Sink, cancel: Cancel) -> Inputs:
     """Bring a remote context here."""
+    from contextlib import closing
+
     from lamina.cli.remote import fetch_inputs
     from lamina.engine.fetch import fetch_files
     from lamina.llb import State
 
-    session = open_session(request, "", environment)
-
-    def files(state: State, directory: str) -> None:
-        fetch_files(state, directory, session, environment, sink, cancel)
-
     options: dict[str, Any] = {**request.options}
-    return fetch_inputs(request.context, request.file, sys.stdin.buffer, files, options["build_args"])
+    with closing(open_session(request, "", environment)) as session:
+
+        def files(state: State, directory: str) -> None:
+            fetch_files(state, directory, session, environment, sink, cancel)
+
+        return fetch_inputs(request.context, request.file, sys.stdin.buffer, files, options["build_args"])
 
 
 def open_session(request: Request, context: str, environment: Environment) -> LocalSession:
