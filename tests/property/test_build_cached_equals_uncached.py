@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from lamina.cancel import Cancel
@@ -82,7 +82,8 @@ def dockerfiles(draw: st.DrawFn) -> str:
     lines = ["FROM scratch AS s0", "COPY --from=rootfs . /", "ENV PATH=/bin"]
     for number in range(1, draw(st.integers(2, 4))):
         before = st.sampled_from([f"s{earlier}" for earlier in range(number)])
-        lines += [f"FROM {draw(before)} AS s{number}", "ARG WORD=none"]
+        below = draw(st.one_of(st.just(f"s{number - 1}"), before))  # what nothing stands on is not seen
+        lines += [f"FROM {below} AS s{number}", "ARG WORD=none"]
         lines += draw(stages)
         for line in draw(st.lists(from_stage, max_size=2)):
             lines.append(line.format(draw(before)))
@@ -102,6 +103,44 @@ edits = st.one_of(
     st.tuples(st.just("arg"), st.just(""), st.sampled_from(["one", "two"])),
     st.tuples(st.just("secret"), st.just(""), st.sampled_from(["one", "two"])),
 )
+
+
+EVERYTHING = """\
+FROM scratch AS s0
+COPY --from=rootfs . /
+ENV PATH=/bin
+FROM s0 AS s1
+COPY . /all/
+COPY a b d /into/
+COPY --chmod=640 a /a
+RUN --mount=type=bind,target=/src find /src -perm -u+x | sort > /programs
+RUN --mount=type=cache,target=/c cat /into/* >> /c/log; cat /into/* > /content; true
+FROM s1
+ARG WORD=none
+COPY --from=s1 /all/d /content /first/
+RUN --mount=type=secret,id=s md5sum < /run/secrets/s > /secret && echo $WORD > /word
+"""
+ONE_BY_ONE = [
+    [("umask", "", 0o002)],
+    [("chmod", "a", 0o444)],
+    [("chmod", "d/c", 0o4755)],
+    [("chmod", "d", 0o711)],
+    [("umask", "", 0o077)],
+    [("chmod", "a", PLAIN)],
+    [("chmod", "b", PROGRAM)],
+    [("rewrite", "d/e", "")],
+    [("write", "d/e", "1")],
+    [("rename", "d/e", "d/f")],
+    [("link", "g", "a")],
+    [("hard link", "a", "b")],
+    [("link", "g", "nowhere")],
+    [("remove", "g", "")],
+    [("arg", "", "one")],
+    [("secret", "", "one")],
+    [("secret", "", "none")],
+    [("umask", "", 0o022)],
+]
+"""Each kind of edit alone, so that each has to be noticed."""
 
 
 class World:
@@ -225,7 +264,8 @@ def as_git(tree: Tree | str) -> Tree | str:
     return {path: (kind, usual.get(mode, mode), *rest) for path, (kind, mode, *rest) in tree.items()}  # type: ignore[misc]
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=16, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@example(EVERYTHING, ONE_BY_ONE)
 @given(dockerfiles(), st.lists(st.lists(edits, min_size=1, max_size=2), min_size=3, max_size=6))
 def test_a_cached_build_gives_the_tree_of_an_uncached_one(
     dockerfile: str, rounds: Sequence[Sequence[tuple[str, str, str | int]]]
