@@ -195,7 +195,7 @@ def test_disk_usage_and_prune(solve, repository, server):
     prune(environment)
     assert [usage for usage in du(environment) if usage.kind == "git repository"]
     prune(environment, everything=True)
-    assert du(environment) == []
+    assert [usage for usage in du(environment) if usage.kind != "history"] == []
     assert (solve(llb.git(f"{server.url}/r.git")) / "file").exists() and server.fetches == 2
 
 

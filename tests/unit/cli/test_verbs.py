@@ -9,8 +9,6 @@ import pytest
 
 from lamina.cli.environment import load_environment, state_root
 from lamina.cli.main import main
-from lamina.cli.verbs import prune
-from lamina.errors import InputError
 
 
 @pytest.fixture
@@ -53,13 +51,6 @@ def test_root_before_the_verb_chooses_the_store(
     monkeypatch.setenv("LAMINA_ROOT", "/nowhere")
     assert main(["--root", str(tmp_path / "other"), "images"]) == 0
     assert (tmp_path / "other" / "oci" / "index.json").exists()
-
-
-def test_ages():
-    assert [prune.parse_age(text) for text in ("0s", "10m", "24h", "7d")] == [0, 600, 86_400, 604_800]
-    for text in ("", "h", "1", "1w", "-1h"):
-        with pytest.raises(InputError):
-            prune.parse_age(text)
 
 
 def test_the_environment_becomes_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
