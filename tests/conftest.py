@@ -9,6 +9,7 @@ import pytest
 
 from support.azure import running_azurite
 from support.command import Lamina
+from support.gha import Service, running_gha
 from support.registry import running_registry
 from support.s3 import running_s3
 
@@ -35,6 +36,13 @@ def azure(tmp_path: Path) -> Iterator[str]:
     folder.mkdir()
     with running_azurite(folder) as url:
         yield url
+
+
+@pytest.fixture
+def gha() -> Iterator[Service]:
+    """GitHub's cache service."""
+    with running_gha() as service:
+        yield service
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from lamina.store.store import Store
 from support.azure import spec as azure_spec
 from support.bases import busybox_context
 from support.command import Lamina
+from support.gha import TOKEN
 from support.s3 import spec as s3_spec
 
 pytestmark = [
@@ -52,7 +53,7 @@ class Place:
     lose_layers: Callable[[], None]
 
 
-@pytest.fixture(params=["local", "registry", "registry-index", "s3", "azblob"])
+@pytest.fixture(params=["local", "registry", "registry-index", "s3", "azblob", "gha"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A cache in a directory, or in a registry in either form."""
     if request.param == "local":
@@ -73,6 +74,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "azblob":
         spec = azure_spec(request.getfixturevalue("azure"))
         return Place(spec, spec, lambda: lose_objects(spec))
+    if request.param == "gha":
+        service = request.getfixturevalue("gha")
+        spec = f"type=gha,url_v2={service.url}/,token={TOKEN}"
+        return Place(spec, spec, service.evict)
     registry = request.getfixturevalue("registry")
 
     def lose_pushed() -> None:

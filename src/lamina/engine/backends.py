@@ -40,4 +40,8 @@ def open_backend(spec: CacheSpec, place: Place) -> CacheBackend:
         from lamina.cache.backends.azblob import open_azblob
 
         return open_azblob(spec, place.environment.cache_variables, place.cancel)
+    if spec.type == "gha":
+        from lamina.cache.backends.gha import open_gha
+
+        return open_gha(spec, place.environment.cache_variables, place.registry_options, place.cancel)
     raise NotYetError(f"caches of type {spec.type}")

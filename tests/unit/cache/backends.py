@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lamina.cache.backend import CacheBackend
 from lamina.cache.backends.azblob import open_azblob
+from lamina.cache.backends.gha import open_gha
 from lamina.cache.backends.local import LocalCache
 from lamina.cache.backends.registry import RegistryCache
 from lamina.cache.backends.s3 import open_s3
@@ -21,6 +22,7 @@ from lamina.registry.client import Registry
 from lamina.registry.options import RegistryOptions
 from lamina.snapshot.rows import LayerRow
 from support.azure import spec as azure_spec
+from support.gha import TOKEN, Service
 from support.s3 import spec as s3_spec
 
 
@@ -47,6 +49,13 @@ def azblob(url: str, extra: str = "") -> tuple[CacheSpec, CacheBackend]:
     """Return a cache in Azure's blob storage."""
     spec = parse_spec(azure_spec(url) + extra, export=True)
     return spec, open_azblob(spec, {}, Cancel())
+
+
+def gha(service: Service, extra: str = "") -> tuple[CacheSpec, CacheBackend]:
+    """Return a cache in GitHub's service."""
+    spec = parse_spec("type=gha" + extra, export=True)
+    variables = {"ACTIONS_RESULTS_URL": service.url + "/", "ACTIONS_RUNTIME_TOKEN": TOKEN}
+    return spec, open_gha(spec, variables, RegistryOptions(), Cancel())
 
 
 def gathered(name: str, *, used: float = 1.0) -> tuple[Gathered, bytes]:

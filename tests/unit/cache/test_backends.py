@@ -20,13 +20,14 @@ from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import sha256_digest
 from lamina.oci.reference import Reference
 from lamina.registry.client import Registry
+from support.gha import Service
 from unit.cache import backends
 
 Make = Callable[[], tuple[CacheSpec, CacheBackend]]
 NOW = time.time()
 
 
-@pytest.fixture(params=["local", "registry", "registry index", "s3", "azblob"])
+@pytest.fixture(params=["local", "registry", "registry index", "s3", "azblob", "gha"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     """Open one and the same place, each time anew."""
     if request.param == "local":
@@ -37,6 +38,9 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     if request.param == "azblob":
         url = request.getfixturevalue("azure")
         return lambda: backends.azblob(url)
+    if request.param == "gha":
+        service = request.getfixturevalue("gha")
+        return lambda: backends.gha(service)
     address = request.getfixturevalue("registry")
     extra = ",image-manifest=false" if "index" in request.param else ""
     return lambda: backends.registry(address, extra)
@@ -169,6 +173,55 @@ def test_old_blobs_leave_a_directory(tmp_path: Path) -> None:
 
     left = b"".join(path.read_bytes() for path in (tmp_path / "blobs" / "sha256").iterdir())
     assert b"blob of new" in left and b"blob of old" not in left
+
+
+def test_the_service_may_ask_for_patience(gha: Service) -> None:
+    """D4: 429 is waited for, with what Retry-After says."""
+    gha.limit = 3
+    backends.export(*backends.gha(gha), "one", NOW)
+
+    assert names(backends.gha(gha)[1]) == {"one"}
+
+
+def test_small_blobs_travel_together(gha: Service) -> None:
+    """D4: requests count: one entry for all small blobs of an export, one for the index, none to ask what is there."""
+    backends.export(*backends.gha(gha), "one", NOW)
+
+    assert gha.calls.count("CreateCacheEntry") == 2
+    assert gha.calls.count("GetCacheEntryDownloadURL") == 1
+
+
+def test_what_was_evicted_is_an_error(gha: Service) -> None:
+    """D4: the engine then runs the step."""
+    backends.export(*backends.gha(gha), "one", NOW)
+    gha.evict("lamina-pack")
+    _, backend = backends.gha(gha)
+    with pytest.raises(CacheError, match="evicted"):
+        backend.fetch(backends.held(backend).layers[0].blob, Sink())
+
+
+def test_large_blobs_go_in_blocks(gha: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D4: Put Block, Put Block List; and come back in ranges."""
+    monkeypatch.setattr("lamina.cache.backends.gha._BLOCK_BYTES", 1 << 20)
+    data = os.urandom((5 << 20) + 77)
+    blob = Descriptor("x", sha256_digest(data), len(data))
+    _, backend = backends.gha(gha)
+    backend.put(blob, lambda: io.BytesIO(data))
+    sink = Sink()
+    sink.data += data[:1000]
+    backends.gha(gha)[1].fetch(blob, sink)
+
+    assert bytes(sink.data) == data
+
+
+def test_secrets_are_not_told(gha: Service) -> None:
+    """D4: neither the token nor a signed URL stands in a message."""
+    spec, backend = backends.gha(gha, ",token=wrong-token")
+    with pytest.raises(CacheError) as caught:
+        backend.load()
+
+    assert "wrong-token" not in str(caught.value) + spec.origin() + spec.shown()
+    assert "secret-signature" not in str(caught.value)
 
 
 class Sink:
