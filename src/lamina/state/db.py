@@ -51,7 +51,7 @@ class State:
             found = sqlite3.connect(
                 self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=64
             )
-            found.execute("PRAGMA journal_mode=WAL")
+            _use_wal(found)
             found.execute("PRAGMA synchronous=NORMAL")
             found.execute("PRAGMA foreign_keys=ON")
             self._local.connection = found
@@ -170,6 +170,23 @@ class State:
         logging.getLogger(__name__).warning(
             "the state file was unreadable (%s) and was moved to %s; the cache starts empty", error, aside
         )
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Put the file into WAL mode, once and for all who open it.
+
+    Several that open a new file at once may all want to change its mode, and SQLite does not wait for that lock.
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _boot_id() -> str:

@@ -31,6 +31,28 @@ def remove(path):
     path.rmdir()
 
 
+def test_a_new_file_that_others_open_too_is_waited_for(tmp_path, monkeypatch):
+    """When several switch a new file to WAL at once, SQLite tells some of them to go away, whatever their timeout."""
+    refused = []
+
+    class Contended(sqlite3.Connection):
+        def execute(self, sql, *values):
+            if sql == "PRAGMA journal_mode=WAL" and len(refused) < 3:
+                refused.append(sql)
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise error
+            return super().execute(sql, *values)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Contended, **options))
+    state = State(tmp_path)
+
+    assert len(refused) == 3
+    assert state.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    state.close()
+
+
 def test_a_newer_schema_stops_with_a_clear_error(tmp_path):
     State(tmp_path).close()
     with sqlite3.connect(tmp_path / "state.db") as db:
