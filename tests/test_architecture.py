@@ -9,11 +9,13 @@ RANKS = {
     "errors": 0, "progress": 0.5, "cancel": 0.5,  # both name errors, nothing else
     "oci": 1, "rooted": 1, "elf": 1, "patterns": 1, "session": 1, "git_url": 1, "csvline": 1, "config": 1,
     "llb": 2, "solver": 2, "store": 2, "state": 2, "layer": 2, "registry": 2,
-    "dockerfile": 3, "snapshot": 3, "executor": 3, "image": 3,
-    "source": 4, "cache": 4, "checks": 4, "history": 4,
-    "ops": 5, "exporter": 5,
+    "dockerfile": 3, "snapshot": 3, "executor": 3, "image": 3, "api": 3,
+    "source": 4, "cache": 4, "checks": 4, "history": 4, "tunnel": 4, "attest": 4,
+    "ops": 5, "exporter": 5, "remote": 5,
     "engine": 6,
-    "cli": 7,
+    "bridge": 7,
+    "daemon": 8,
+    "cli": 9,
 }  # fmt: skip
 
 PURE = ["errors", "progress", "oci", "patterns", "elf", "git_url", "csvline", "config", "solver", "llb", "checks"]
@@ -21,7 +23,7 @@ IMPURE_IN_PURE = {"solver/runner.py", "oci/platform.py", "solver/keying.py"}
 IO_MODULES = {"socket", "subprocess", "sqlite3", "urllib3", "shutil", "tempfile", "fcntl"}
 
 ENVIRONMENT_ALLOWED = {
-    "cli": "rank 7 speaks for the user",
+    "cli": "speaks for the user",
     "__main__": "hands over to cli",
 }
 
