@@ -103,6 +103,8 @@ class Error(Exception):
         self.hint = hint
         self.source = source
         self.log = list(log)
+        self.vertex = ""
+        """Digest of the vertex that failed, once it is known."""
 
     def __str__(self) -> str:
         where = self.where

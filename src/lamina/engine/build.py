@@ -8,7 +8,7 @@ The steps, in order; each is a room below and nothing here knows how it does its
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import chain
 from typing import BinaryIO
@@ -19,21 +19,17 @@ from lamina.dockerfile.convert import ConvertOptions, convert
 from lamina.dockerfile.parser import parse
 from lamina.dockerfile.syntax import check_syntax
 from lamina.engine import memo
-from lamina.engine.caches import Caches, open_caches, without_gone_layers
 from lamina.engine.check import check_in_build
+from lamina.engine.job import Job, Wanted
 from lamina.engine.options import BuildOptions, BuildResult, Environment
-from lamina.engine.outputs import Built, Exporting, Plan, plan_outputs
-from lamina.engine.place import Place
-from lamina.engine.recording import Recording
-from lamina.engine.resolve import Resolver
+from lamina.engine.outputs import Built, plan_outputs
 from lamina.engine.result_checks import check_built
-from lamina.engine.solve import Solver, SolveSettings, entitlements
 from lamina.engine.upkeep.collect import collect_garbage
 from lamina.errors import InputError
 from lamina.llb.definition import load_definition
 from lamina.oci.platform import Platform, host_platform
 from lamina.patterns import parse_ignore
-from lamina.progress import Sink, StatusEvent, WarningEvent
+from lamina.progress import Sink, WarningEvent
 from lamina.session import Session
 from lamina.store.files import read_capped
 
@@ -56,94 +52,46 @@ def build(
     """
     _refuse_unsupported(options)
     platforms = wanted_platforms(options)
-    outputs = plan_outputs(options)
-    place = Place(
-        environment,
-        cancel,
-        credentials=session.credentials,
-        on_bytes=_Transfers(sink).moved,
-        platform=platforms[0],
-        pull=options.pull,
-    )
-    with place, Recording(place, options, sink) as recording:
-        place.room.start()
-        result = _build(options, platforms, outputs, place, session, recording, stdout)
-        recording.succeeded(result)
+    plan = plan_outputs(options)
+    with Job(options, plan, session, environment, sink, cancel, platform=platforms[0], stdout=stdout) as job:
+        result = _build(options, platforms, job)
+        job.recording.succeeded(result)
         return result
 
 
-def _build(
-    options: BuildOptions,
-    platforms: list[Platform],
-    outputs: Plan,
-    place: Place,
-    session: Session,
-    recording: Recording,
-    stdout: BinaryIO | None,
-) -> BuildResult:
-    """Do the steps of a build in an open place; every event goes into the record."""
-    sink = recording.sink
+def _build(options: BuildOptions, platforms: list[Platform], job: Job) -> BuildResult:
+    """Do the steps of a build; every event goes into the record."""
+    sink, place, resolve = job.sink, job.place, job.resolve
     check_syntax(options.dockerfile, options.dockerfile_name, options.build_args)
     dockerfile = parse(options.dockerfile, options.dockerfile_name)
-    resolve = Resolver(place, place.cancel, sink)
     converted = [convert(dockerfile, convert_options(options, platform), resolve) for platform in platforms]
     asked, options = options, replace(options, source_date_epoch=converted[0].source_date_epoch)
+    job.options = options
     findings = check_in_build(dockerfile, options, platforms, resolve.configs, sink)
     warnings = tuple(dict.fromkeys(warning for one in converted for warning in one.warnings))
     for warning in warnings:
         sink(WarningEvent("", warning.message, url=warning.rule, source=warning.source))
-    with (
-        open_caches(place, options, sink) as caches,
-        Solver(place, session, sink, _settings(options, outputs, caches), caches, recording) as solver,
-    ):
-        graphs = [load_definition(one.definition) for one in converted]
-        observed = memo.observe(options.context, graphs[0]) if options.context else None
+    graphs = [load_definition(one.definition) for one in converted]
+    observed = memo.observe(options.context, graphs[0]) if options.context else None
+    troubles: list[tuple[str, ...]] = []
 
-        def carry_out() -> tuple[BuildResult, list[tuple[str, ...]]]:
-            refs = solver.solve(graphs)
-            built = [
-                Built(platform, ref, one.image_config)
-                for platform, ref, one in zip(platforms, refs, converted, strict=True)
-            ]
-            # files that are exported as files are not run from an image
-            looked_at = built if outputs.layers_wanted else []
-            troubles = [
-                check_built(place, one.ref, one.config, one.platform, dockerfile, options, sink) for one in looked_at
-            ]
-            if caches is not None:
-                caches.put_inline(built, solver)
-            return Exporting(place, outputs, built, solver.packer.finish, options, stdout, sink).run(), troubles
+    def look(built: Sequence[Built]) -> None:
+        # files that are exported as files are not run from an image
+        for one in built if job.plan.layers_wanted else ():
+            troubles.append(check_built(place, one.ref, one.config, one.platform, dockerfile, options, sink))
 
-        result, troubles = without_gone_layers(caches, place, carry_out)
-        if caches is not None:
-            caches.export(solver)
+    wanted = [
+        Wanted(platform, graph, one.image_config)
+        for platform, graph, one in zip(platforms, graphs, converted, strict=True)
+    ]
+    result = job.deliver(wanted, look)
     result = replace(
         result,
-        timings=solver.timings,
         warnings=tuple(dict.fromkeys([*findings, *(one.message for one in warnings), *chain(*troubles)])),
-        build=recording.id,
-        explanations=recording.explanations,
     )
     collect_garbage(place)
-    memo.remember(place.state, asdict(asked), observed, resolve.pins, result, recording.counted)
+    memo.remember(place.state, asdict(asked), observed, resolve.pins, result, job.recording.counted)
     return result
-
-
-def _settings(options: BuildOptions, outputs: Plan, caches: Caches | None) -> SolveSettings:
-    return SolveSettings(
-        jobs=options.jobs,
-        files_wanted=outputs.files_wanted,
-        pack=outputs.layers_wanted,
-        trust_host=options.ca == "host",
-        shm_size=options.shm_size,
-        compression=caches.compression(outputs.compression) if caches else outputs.compression,
-        source_date_epoch=options.source_date_epoch,
-        allow=entitlements(options),
-        exact_modes=options.exact_modes,
-        counted_secrets=tuple(options.counted_secrets),
-        secret_key=options.secret_key,
-        cdi_dirs=tuple(options.cdi_dirs),
-    )
 
 
 def _refuse_unsupported(options: BuildOptions) -> None:
@@ -188,17 +136,3 @@ def _context_excludes(options: BuildOptions) -> dict[str, tuple[str, ...]]:
         if "://" not in source and os.path.isfile(path):
             found[name] = tuple(parse_ignore(read_capped(path, MAX_IGNORE_BYTES)))
     return found
-
-
-class _Transfers:
-    """Turns the registry client's reports into status events."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-
-    def moved(self, digest: str, current: int, total: int) -> None:
-        """Tell of a blob that moves."""
-        now = time.time()
-        self._sink(
-            StatusEvent("", digest[:19], current, total, started=now, completed=now if current >= total else None)
-        )

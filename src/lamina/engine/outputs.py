@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from lamina.cache.spec import parse_spec
 from lamina.engine.docker import docker_load
@@ -16,7 +16,7 @@ from lamina.engine.place import Place
 from lamina.errors import InputError
 from lamina.exporter.export import export
 from lamina.exporter.outputs import OutputSpec, parse_output
-from lamina.exporter.protocol import Outcome, PlatformResult, Result, Surroundings
+from lamina.exporter.protocol import Outcome, PlatformResult, Receive, Result, Surroundings
 from lamina.image.assemble import Image, LayerBlob, assemble
 from lamina.layer.compress import Compression
 from lamina.layer.entry import Item
@@ -87,6 +87,16 @@ def plan_outputs(options: BuildOptions) -> Plan:
     return Plan(tuple(specs) or (OutputSpec("image"),), names, options.load)
 
 
+class Outlets(Protocol):
+    """Where outputs go that are not for this machine: a client far away."""
+
+    def stream(self, number: int) -> BinaryIO | None:
+        """Return where the bytes of the output of that number go, None for here. Closed when they are written."""
+
+    def tree(self, number: int) -> Receive | None:
+        """Return what takes the files of the output of that number, None for here."""
+
+
 class Built:
     """What was built for one platform.
 
@@ -117,7 +127,9 @@ class Exporting:
         options: BuildOptions,
         stdout: BinaryIO | None,
         sink: Sink,
+        outlets: Outlets | None = None,
     ) -> None:
+        self._outlets = outlets
         self._place, self._plan, self._built = place, plan, tuple(built)
         self._rows, self._options = rows, options
         self._stdout, self._sink = stdout, sink
@@ -125,11 +137,13 @@ class Exporting:
 
     def run(self) -> BuildResult:
         """Write every output and return what was made. Shown as one vertex."""
+        if not self._plan.specs:
+            return self._result([])
         started = time.time()
         name = "exporting to " + ", ".join(dict.fromkeys(_shown(spec) for spec in self._plan.specs))
         self._sink(VertexEvent(self._vertex, name, started=started))
         try:
-            outcomes = [self._export(spec, self._stdout) for spec in self._plan.specs]
+            outcomes = [self._export_to(number, spec) for number, spec in enumerate(self._plan.specs)]
             if self._plan.load:
                 with docker_load(self._place.environment.search_path) as stdin:
                     outcomes.append(self._export(OutputSpec("docker", "-", media_types="docker"), stdin))
@@ -140,7 +154,15 @@ class Exporting:
         self._sink(VertexEvent(self._vertex, name, started=started, completed=time.time()))
         return self._result(outcomes)
 
-    def _export(self, spec: OutputSpec, stdout: BinaryIO | None) -> Outcome:
+    def _export_to(self, number: int, spec: OutputSpec) -> Outcome:
+        stream = self._outlets.stream(number) if self._outlets is not None else None
+        if stream is None:
+            tree = self._outlets.tree(number) if self._outlets is not None else None
+            return self._export(spec, self._stdout, tree)
+        with stream:
+            return self._export(spec, stream)
+
+    def _export(self, spec: OutputSpec, stdout: BinaryIO | None, receive: Receive | None = None) -> Outcome:
         platforms = tuple(
             PlatformResult(built.platform, partial(self._image, built), partial(self._files, built))
             for built in self._built
@@ -161,6 +183,7 @@ class Exporting:
             stdout=stdout,
             pusher=lambda _insecure: self._place.registry,
             progress=self._progress,
+            receive=receive,
         )
         return export(result, spec, surroundings)
 

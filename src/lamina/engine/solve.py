@@ -106,6 +106,7 @@ class Solver:
         self._place, self._settings, self._caches = place, settings, caches
         self.definitions: dict[str, str] = {}
         self.results: list[LayerRef] = []
+        self._settled: dict[str, Resolved] = {}
         self._timings: dict[str, Timing] = {}
         self._guard = threading.Lock()
         self._outer_sink = sink
@@ -173,7 +174,7 @@ class Solver:
     def _solve(self, graphs: Sequence[Graph]) -> list[LayerRef]:
         worker, files = self.worker, self._settings.files_wanted
         self._has_steps = any(vertex.op.WhichOneof("op") == "exec" for graph in graphs for vertex in graph.vertices)
-        worker.needs_tree = frozenset().union(
+        worker.needs_tree = worker.needs_tree.union(
             *(trees_needed(graph, [graph.target[0]] if files else []) for graph in graphs)
         )
         vertices: dict[str, Vertex] = {}
@@ -196,7 +197,14 @@ class Solver:
         watcher = self._watcher
         on_miss = watcher.missed if watcher is not None else None
         runner = Runner(
-            vertices, cache, self._sink, self._place.cancel, jobs=jobs, on_resolved=on_resolved, on_miss=on_miss
+            vertices,
+            cache,
+            self._sink,
+            self._place.cancel,
+            jobs=jobs,
+            on_resolved=on_resolved,
+            on_miss=on_miss,
+            settled=self._settled,
         )
         wanted = list(dict.fromkeys(target for target, _ in targets))
         if watcher is None:

@@ -57,8 +57,9 @@ def _export_files(result: Result, spec: OutputSpec, around: Surroundings) -> Out
         write_tar(result.platforms[0].files(), spec.dest, around)
         return Outcome("tar", dest=spec.dest or "-")
     for platform in result.platforms:
-        dest = around.directory / spec.dest
-        if several:
-            dest = dest / str(platform.platform).replace("/", "_")
-        export_tree(platform.files(), dest, around)
+        folder = str(platform.platform).replace("/", "_") if several else ""
+        if around.receive is not None:
+            around.receive(folder, platform.files())
+        else:
+            export_tree(platform.files(), around.directory / spec.dest / folder, around)
     return Outcome("local", dest=spec.dest)

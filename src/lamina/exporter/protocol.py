@@ -89,6 +89,10 @@ def silent(_what: str, _current: int, _total: int) -> None:
     """A progress that nobody watches."""
 
 
+Receive = Callable[[str, Iterable[Item]], None]
+"""Takes a tree of files, given the directory below the destination it belongs in ("" for itself)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the caller lends to exporters.
@@ -100,6 +104,7 @@ class Surroundings:
         pusher: returns the registry client; the flag says whether insecure registries are allowed.
         progress: is told how far things are.
         umask: permission bits that new files do not get.
+        receive: takes the files of `type=local` where the destination is not on this machine.
     """
 
     cancel: Cancel
@@ -108,6 +113,7 @@ class Surroundings:
     pusher: Callable[[bool], Pusher] | None = None
     progress: Progress = silent
     umask: int = 0o022
+    receive: Receive | None = None
 
 
 @dataclass(frozen=True, slots=True)

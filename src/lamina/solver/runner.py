@@ -10,12 +10,12 @@ from __future__ import annotations
 import queue
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from lamina.cancel import Cancel
-from lamina.errors import CancelledError
+from lamina.errors import CancelledError, Error
 from lamina.progress import Sink, VertexEvent
 from lamina.solver.keying import Keying
 from lamina.solver.keys import fresh_canon
@@ -38,6 +38,8 @@ class Runner:
         on_resolved: told of each vertex that is done, in the thread that finished it.
         on_miss: told of each vertex just before it runs; returns why it has to, for its progress events, or raises to
             end the solve before it does.
+        settled: vertices that ignore the cache and have run in an earlier solve of the same build, so that they run
+            once in it; added to.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class Runner:
         jobs: int,
         on_resolved: OnResolved | None = None,
         on_miss: OnMiss | None = None,
+        settled: MutableMapping[str, Resolved] | None = None,
     ) -> None:
+        self._settled: MutableMapping[str, Resolved] = settled if settled is not None else {}
         self._vertices = vertices
         self._cache = cache
         self._sink = sink
@@ -189,6 +193,8 @@ class Runner:
     def _probe(self, vertex: Vertex) -> Event:
         if (instant := self._keying.instant.get(vertex.digest)) is not None:
             return Finished(vertex.digest, instant)
+        if (settled := self._settled.get(vertex.digest)) is not None:
+            return Finished(vertex.digest, settled)
         if vertex.digest in self._keying.fresh:
             return Missed(vertex.digest)
         hit = self._cache.lookup(self._keying.definition[vertex.digest])
@@ -236,12 +242,17 @@ class Runner:
         except BaseException as error:
             text = "cancelled" if isinstance(error, CancelledError) else str(error) or type(error).__name__
             self._report(vertex, started, time.time(), error=text, reason=reason)
+            if isinstance(error, Error):
+                error.vertex = error.vertex or vertex.digest
             raise
         seconds = time.monotonic() - clock
         canon = fresh_canon(exact, self._run_id) if vertex.ignore_cache else exact
         self._cache.save(keys, canon, results, description=vertex.name, parts=parts, seconds=seconds)
         self._report(vertex, started, time.time(), reason=reason)
-        return self._done(vertex, Resolved(tuple(results), canon, cached=False, seconds=seconds))
+        resolved = Resolved(tuple(results), canon, cached=False, seconds=seconds)
+        if vertex.ignore_cache:
+            self._settled[vertex.digest] = resolved
+        return self._done(vertex, resolved)
 
     def _done(self, vertex: Vertex, resolved: Resolved) -> Event:
         if self._on_resolved is not None:

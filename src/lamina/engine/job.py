@@ -1,0 +1,170 @@
+"""One build under way in an open place: graphs are solved in it, one after the other; in the end results go out.
+
+`engine.build` converts a Dockerfile and delivers once; a bridge (rank 7) lets a frontend solve as often as it likes
+before it says what the result is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from lamina.cancel import Cancel
+from lamina.engine.caches import Caches, open_caches, without_gone_layers
+from lamina.engine.options import BuildOptions, BuildResult, Environment
+from lamina.engine.outputs import Built, Exporting, Outlets, Plan
+from lamina.engine.place import Place
+from lamina.engine.recording import Recording
+from lamina.engine.resolve import Resolver
+from lamina.engine.solve import Solver, SolveSettings, entitlements
+from lamina.engine.transfers import Transfers
+from lamina.llb.definition import Graph
+from lamina.oci.platform import Platform, host_platform
+from lamina.progress import Sink
+from lamina.session import Session
+from lamina.snapshot.rows import LayerRef
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be delivered for one platform: a graph (None: no files at all) and the image config without rootfs."""
+
+    platform: Platform
+    graph: Graph | None
+    config: Mapping[str, Any]
+
+
+Look = Callable[[Sequence[Built]], None]
+"""Looks at what was built before it is exported."""
+
+
+class Job:
+    """One build. A context manager: leaving it ends the record and gives up what the build held.
+
+    Args:
+        options: may be replaced (`job.options = ...`) until the solver is first used.
+        plan: the outputs.
+        outlets: where outputs go that do not go to this machine.
+
+    Attributes:
+        place, recording, resolve: open as long as the job is.
+        sink: takes events into the record and hands them on.
+    """
+
+    def __init__(
+        self,
+        options: BuildOptions,
+        plan: Plan,
+        session: Session,
+        environment: Environment,
+        sink: Sink,
+        cancel: Cancel,
+        *,
+        platform: Platform | None = None,
+        outlets: Outlets | None = None,
+        stdout: BinaryIO | None = None,
+    ) -> None:
+        self.options, self.plan, self.session, self.environment = options, plan, session, environment
+        self._outer, self.cancel = sink, cancel
+        self._platform = platform or host_platform()
+        self._outlets, self._stdout = outlets, stdout
+        self._stack = ExitStack()
+        self._solving = threading.Lock()
+
+    def __enter__(self) -> Job:
+        with ExitStack() as stack:
+            self.place = stack.enter_context(
+                Place(
+                    self.environment,
+                    self.cancel,
+                    credentials=self.session.credentials,
+                    on_bytes=Transfers(self._outer).moved,
+                    platform=self._platform,
+                    pull=self.options.pull,
+                )
+            )
+            self.recording = stack.enter_context(Recording(self.place, self.options, self._outer))
+            self.sink = self.recording.sink
+            self.resolve = Resolver(self.place, self.cancel, self.sink)
+            self.place.room.start()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    @cached_property
+    def caches(self) -> Caches | None:
+        """The caches elsewhere that the options name; opened when first needed."""
+        return self._stack.enter_context(open_caches(self.place, self.options, self.sink))
+
+    @cached_property
+    def solver(self) -> Solver:
+        """What runs graphs; made when first needed."""
+        caches = self.caches
+        settings = self._settings(caches)
+        return self._stack.enter_context(Solver(self.place, self.session, self.sink, settings, caches, self.recording))
+
+    def solve(self, graphs: Sequence[Graph]) -> list[LayerRef]:
+        """Return the file systems behind graphs' targets. One caller at a time gets to solve; any thread may ask.
+
+        Raises:
+            Error: the first failure.
+        """
+        with self._solving:
+            return without_gone_layers(self.caches, self.place, lambda: self.solver.solve(graphs))
+
+    def deliver(self, wanted: Sequence[Wanted], look: Look | None = None) -> BuildResult:
+        """Solve what is wanted and carry it to the outputs.
+
+        Raises:
+            Error: the first failure; nothing half-written stays.
+        """
+        caches, solver = self.caches, self.solver
+
+        def carry_out() -> BuildResult:
+            solved = iter(solver.solve([one.graph for one in wanted if one.graph is not None]))
+            built = [
+                Built(one.platform, next(solved) if one.graph is not None else LayerRef(None), one.config)
+                for one in wanted
+            ]
+            if look is not None:
+                look(built)
+            if caches is not None:
+                caches.put_inline(built, solver)
+            exporting = Exporting(
+                self.place, self.plan, built, solver.packer.finish, self.options, self._stdout, self.sink, self._outlets
+            )
+            return exporting.run()
+
+        with self._solving:
+            result = without_gone_layers(caches, self.place, carry_out)
+            if caches is not None:
+                caches.export(solver)
+        return replace(
+            result, timings=solver.timings, build=self.recording.id, explanations=self.recording.explanations
+        )
+
+    def _settings(self, caches: Caches | None) -> SolveSettings:
+        options, plan = self.options, self.plan
+        return SolveSettings(
+            jobs=options.jobs,
+            files_wanted=plan.files_wanted,
+            pack=plan.layers_wanted,
+            trust_host=options.ca == "host",
+            shm_size=options.shm_size,
+            compression=caches.compression(plan.compression) if caches else plan.compression,
+            source_date_epoch=options.source_date_epoch,
+            allow=entitlements(options),
+            exact_modes=options.exact_modes,
+            counted_secrets=tuple(options.counted_secrets),
+            secret_key=options.secret_key,
+            cdi_dirs=tuple(options.cdi_dirs),
+        )
