@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from lamina.errors import InputError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 def split_csv(text: str, option: str) -> list[str]:
     """Return the fields of one CSV record.
@@ -63,3 +67,8 @@ def parse_pairs(text: str, option: str) -> dict[str, str]:
             raise InputError(f"{option}: {key!r} is given twice in {text!r}")
         pairs[key] = value
     return pairs
+
+
+def join_csv(fields: Iterable[str]) -> str:
+    """Return fields as one CSV record that `split_csv` takes apart again."""
+    return ",".join('"' + field.replace('"', '""') + '"' if set(field) & set(',"\n\r') else field for field in fields)

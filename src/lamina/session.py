@@ -1,12 +1,13 @@
 """What the user's side offers during a build, as one protocol.
 
 Context directories, secrets, SSH agents and registry credentials are asked of a `Session`, never of the
-environment or the disk by the core. `cli/` implements it in-process; a daemon will implement it over gRPC.
+environment or the disk by the core. `cli/` implements it in-process, `remote/` over gRPC.
 Pure: this module holds only the shapes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -24,8 +25,13 @@ class Credentials:
 class Session(Protocol):
     """The user's side of one build. Methods may be called from any thread."""
 
-    def context_dir(self, name: str) -> Path | None:
-        """Return the live directory offered under `name` (`context`, `dockerfile`, or a named context)."""
+    def context_dir(self, name: str, attrs: Mapping[str, str] | None = None) -> Path | None:
+        """Return the live directory offered under `name` (`context`, `dockerfile`, or a named context).
+
+        Args:
+            attrs: attributes of the local source that asks (`local.followpaths`, ...), so that no more than is
+                wanted has to be fetched.
+        """
 
     def secret(self, secret_id: str) -> bytes | None:
         """Return the value of a secret, or None when it was not offered."""

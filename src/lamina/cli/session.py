@@ -52,7 +52,7 @@ class LocalSession:
             agent.close()
         self._agents.clear()
 
-    def context_dir(self, name: str) -> Path | None:
+    def context_dir(self, name: str, attrs: Mapping[str, str] | None = None) -> Path | None:
         """Return the live directory offered under `name`."""
         path = self._contexts.get(name, "")
         return Path(path) if path else None

@@ -42,7 +42,7 @@ class Contexts:
         key = (name, json.dumps(sorted(attrs.items())))
         with self._guard:
             if key not in self._views:
-                directory = self._session.context_dir(name)
+                directory = self._session.context_dir(name, attrs)
                 if directory is None:
                     raise InputError(
                         f"no build context named {name!r} was given", hint="give a directory to build from"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lamina.session import Credentials, Session
@@ -54,9 +54,9 @@ class CountedSecrets:
         name = secret_id.encode("utf-8", "surrogateescape")
         return hmac.digest(key, b"lamina secret 1\n%d:%s%s" % (len(name), name, value), "sha256").hex()
 
-    def context_dir(self, name: str) -> Path | None:
+    def context_dir(self, name: str, attrs: Mapping[str, str] | None = None) -> Path | None:
         """Return what the session says."""
-        return self._session.context_dir(name)
+        return self._session.context_dir(name, attrs)
 
     def secret(self, secret_id: str) -> bytes | None:
         """Return a secret's value; of one that counts, always the same."""

@@ -50,6 +50,7 @@ class Job:
         options: may be replaced (`job.options = ...`) until the solver is first used.
         plan: the outputs.
         outlets: where outputs go that do not go to this machine.
+        client: what the client of a daemon said of the build, for the record.
 
     Attributes:
         place, recording, resolve: open as long as the job is.
@@ -68,7 +69,9 @@ class Job:
         platform: Platform | None = None,
         outlets: Outlets | None = None,
         stdout: BinaryIO | None = None,
+        client: Mapping[str, Any] | None = None,
     ) -> None:
+        self._client = client
         self.options, self.plan, self.session, self.environment = options, plan, session, environment
         self._outer, self.cancel = sink, cancel
         self._platform = platform or host_platform()
@@ -88,7 +91,7 @@ class Job:
                     pull=self.options.pull,
                 )
             )
-            self.recording = stack.enter_context(Recording(self.place, self.options, self._outer))
+            self.recording = stack.enter_context(Recording(self.place, self.options, self._outer, self._client))
             self.sink = self.recording.sink
             self.resolve = Resolver(self.place, self.cancel, self.sink)
             self.place.room.start()
@@ -99,6 +102,11 @@ class Job:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+    def describe(self, options: BuildOptions) -> None:
+        """Say what is built, once a frontend has found out; has no effect on a solver that was used."""
+        self.options = options
+        self.recording.describe(options)
 
     @cached_property
     def caches(self) -> Caches | None:

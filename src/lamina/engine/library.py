@@ -36,7 +36,7 @@ class PlainSession:
     ) -> None:
         self._contexts, self._secrets, self._ssh, self._credentials = contexts, secrets, ssh, credentials
 
-    def context_dir(self, name: str) -> Path | None:
+    def context_dir(self, name: str, attrs: Mapping[str, str] | None = None) -> Path | None:
         """Return the directory offered under `name`."""
         return self._contexts.get(name)
 

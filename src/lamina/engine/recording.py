@@ -43,14 +43,21 @@ class ExpectedCachedError(Error):
 class Recording:
     """Records one build in an open place, and explains its misses. A context manager: leaving it ends the record.
 
+    Args:
+        client: what the client of a daemon said of the build, to be found by that again.
+
     Attributes:
         id: of the record.
     """
 
-    def __init__(self, place: Place, options: BuildOptions, sink: Sink) -> None:
-        values = asdict(options)
+    def __init__(
+        self, place: Place, options: BuildOptions, sink: Sink, client: Mapping[str, Any] | None = None
+    ) -> None:
         self._place, self._options = place, options
-        self._recorder = Recorder(place.state, place.root, place.lease.id, values, sink, _description(options, values))
+        self._client = {"client": dict(client)} if client else {}
+        values = asdict(options)
+        described = {**_description(options, values), **self._client}
+        self._recorder = Recorder(place.state, place.root, place.lease.id, values, sink, described)
         self.id = self._recorder.id
         self._vertices: Mapping[str, Vertex] = {}
         self._outcomes: Sequence[Outcome] = ()
@@ -69,6 +76,12 @@ class Recording:
     def sink(self, event: Event) -> None:
         """Take one progress event into the record and hand it on."""
         self._recorder.sink(event)
+
+    def describe(self, options: BuildOptions) -> None:
+        """Say anew what is built."""
+        values = asdict(options)
+        self._options = options
+        self._recorder.describe(values, {**_description(options, values), **self._client})
 
     @property
     def counted(self) -> int:
@@ -152,7 +165,7 @@ def _named_cache(text: str) -> str:
     return without_credentials(",".join(words))
 
 
-def _argument(name: str, value: str) -> str:
+def argument(name: str, value: str) -> str:
     """Return an argument's value for the record; of one that looks like a secret nothing is kept."""
     return "(hidden)" if looks_secret(name) or ("://" in value and "@" in value) else value[:1000]
 
@@ -163,7 +176,7 @@ def _description(options: BuildOptions, values: Mapping[str, Any]) -> dict[str, 
     return {
         "dockerfile": {"name": options.dockerfile_name, "text": dockerfile},
         "options": {name: values[name] for name in _PLAIN_OPTIONS if values[name]},
-        "build_args": {name: _argument(name, value) for name, value in sorted(options.build_args.items())},
+        "build_args": {name: argument(name, value) for name, value in sorted(options.build_args.items())},
         "caches": {
             name: [_named_cache(text) for text in values[name]] for name in ("cache_from", "cache_to") if values[name]
         },

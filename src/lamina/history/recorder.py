@@ -69,6 +69,14 @@ class Recorder:
             row,
         ).lastrowid
 
+    def describe(self, options: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        """Say anew what is built: of a build for a client, that is known only when its frontend has looked."""
+        self.project, self.name = project_hash(options), project_name(options)
+        with self._lock:
+            self._record = {"context": project_place(options), **record}
+            row = (self.project, self.name, _json(self._record), self._seq)
+        self._try([], ("UPDATE build SET project = ?, name = ?, record = ? WHERE seq = ?", row))
+
     def declare(self, steps: Sequence[tuple[str, str]]) -> None:
         """Say what the steps are: digest and name of each, inputs first. They are numbered in this order."""
         with self._lock:
@@ -159,7 +167,7 @@ class Recorder:
                 connection.executemany(f"INSERT OR REPLACE INTO step VALUES ({', '.join('?' * 13)})", rows)
                 if update is not None:
                     connection.execute(*update)
-                    doomed = _over_the_cap(connection)
+                doomed = _over_the_cap(connection) if update is not None else []
         except StorageError:
             return
         if update is not None:

@@ -1,0 +1,265 @@
+"""One build's frontend side: solves, files of results, images' configs, warnings; and in the end the result.
+
+Whoever the frontend is, it holds references by ids that only this bridge knows. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lamina.api.errors import NotFoundError
+from lamina.api.pb import worker_pb2
+from lamina.bridge.dockerfile import solve_dockerfile
+from lamina.bridge.values import CONFIG, PLATFORMS, Ref, Result
+from lamina.cancel import Cancel
+from lamina.engine.job import Job, Wanted
+from lamina.errors import CancelledError, Error, InputError
+from lamina.layer.entry import Entry
+from lamina.layer.view import ChainView
+from lamina.llb.pb import ops_pb2 as pb
+from lamina.oci.platform import Platform, host_platform
+
+Workers = Callable[[], Sequence[worker_pb2.WorkerRecord]]
+MAX_REFS = 10_000
+MAX_READ = 64 << 20
+"""Most bytes of a file that a frontend reads at once."""
+
+
+class Bridge:
+    """What a frontend may ask of one build.
+
+    Args:
+        opts: options that the client gave to the frontend, and `inputs`: definitions it gave by name.
+        workers: what frontends in containers are told of workers.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        opts: Mapping[str, str] | None = None,
+        inputs: Mapping[str, pb.Definition] | None = None,
+        workers: Workers = lambda: (),
+    ) -> None:
+        self._workers = workers
+        self.job, self.opts, self.inputs = job, dict(opts or {}), dict(inputs or {})
+        self._refs: dict[str, Ref] = {}
+        self._guard = threading.Lock()
+        self._returned: Result | BaseException | None = None
+        self._is_returned = threading.Event()
+
+    def solve(
+        self,
+        *,
+        definition: pb.Definition | None = None,
+        frontend: str = "",
+        opts: Mapping[str, str] | None = None,
+        inputs: Mapping[str, pb.Definition] | None = None,
+        evaluate: bool = False,
+    ) -> Result:
+        """Return what a definition or another frontend comes to; solved only with `evaluate`, or when looked at.
+
+        Raises:
+            Error: bad input, or the first failure.
+        """
+        if frontend:
+            if definition is not None and len(getattr(definition, "def")):
+                raise InputError("a solve has a definition or a frontend, not both")
+            result = self._run_frontend(frontend, opts or {}, inputs or {})
+        elif definition is not None and len(getattr(definition, "def")):
+            result = Result(ref=Ref(definition, self.job))
+        else:
+            result = Result()
+        if evaluate:
+            self.evaluate(result.each())
+        return result
+
+    def evaluate(self, refs: Sequence[Ref]) -> None:
+        """Solve references."""
+        for ref in refs:
+            _ = ref.layers
+
+    def _run_frontend(self, name: str, opts: Mapping[str, str], inputs: Mapping[str, pb.Definition]) -> Result:
+        if name == "dockerfile.v0":
+            return solve_dockerfile(self.job, opts, inputs, self._run_frontend)
+        if name == "gateway.v0":
+            from lamina.bridge.gateway import run_gateway
+
+            return run_gateway(Bridge(self.job, opts, inputs, self._workers), opts, self._workers)
+        raise InputError(f"unknown frontend {name!r}", hint="dockerfile.v0 or gateway.v0")
+
+    def keep(self, ref: Ref | None) -> str:
+        """Return an id for a reference, "" for none."""
+        if ref is None:
+            return ""
+        with self._guard:
+            if len(self._refs) >= MAX_REFS:
+                raise InputError(f"a frontend may hold {MAX_REFS} references")
+            name = secrets.token_hex(12)
+            self._refs[name] = ref
+        return name
+
+    def ref(self, name: str) -> Ref | None:
+        """Return the reference behind an id, None for "".
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        if not name:
+            return None
+        with self._guard:
+            found = self._refs.get(name)
+        if found is None:
+            raise NotFoundError(f"no such reference: {name[:80]!r}")
+        return found
+
+    def read_file(self, ref: Ref | None, path: str, offset: int = 0, length: int = 0) -> bytes:
+        """Return bytes of a regular file, links followed inside the file system; `length` 0 is all of it.
+
+        Raises:
+            NotFoundError: it is not there; InputError: it is not a file, or too large to be read at once.
+        """
+        from lamina.exporter.files_out import read_content
+
+        view, entry = self._look(ref, path)
+        if entry.kind != "f":
+            raise InputError(f"{path}: not a regular file")
+        if offset < 0 or length < 0:
+            raise InputError(f"{path}: cannot be read at {offset} for {length} bytes")
+        wanted = min(length or entry.size, max(0, entry.size - offset))
+        if wanted > MAX_READ:
+            raise InputError(f"{path}: {wanted} bytes are more than the {MAX_READ >> 20} MiB read at once")
+        found = bytearray()
+        for chunk in read_content(view.content(entry), entry, self.job.cancel):
+            if offset >= len(chunk):
+                offset -= len(chunk)
+                continue
+            found += chunk[offset : offset + wanted - len(found)]
+            offset = 0
+            if len(found) >= wanted:
+                break
+        return bytes(found)
+
+    def read_dir(self, ref: Ref | None, path: str, pattern: str = "") -> list[Entry]:
+        """Return what a directory holds, sorted by name; `pattern` is a glob that the names match."""
+        from fnmatch import fnmatchcase
+
+        view, entry = self._look(ref, path)
+        if entry.kind != "d":
+            raise InputError(f"{path}: not a directory")
+        found = []
+        for name in view.children(entry.path):
+            if pattern and not fnmatchcase(name, pattern):
+                continue
+            child = view.lookup(f"{entry.path}/{name}".lstrip("/"))
+            if child is not None:
+                found.append(child)
+        return found
+
+    def stat_file(self, ref: Ref | None, path: str) -> Entry:
+        """Return what lies at a path; a link at its end is told as a link."""
+        return self._look(ref, path, follow_last=False)[1]
+
+    def _look(self, ref: Ref | None, path: str, *, follow_last: bool = True) -> tuple[ChainView, Entry]:
+        if ref is None:
+            raise NotFoundError(f"{path}: the file system is empty")
+        view = self.job.place.layers.view(ref.layers, self.job.cancel)
+        entry = view.lookup(view.resolve(path, follow_last))
+        if entry is None:
+            raise NotFoundError(f"{path}: no such file or directory")
+        return view, entry
+
+    def image_config(self, name: str, platform: Platform | None) -> tuple[str, str, bytes]:
+        """Return an image's reference and digest and the bytes of its config."""
+        base = self.job.resolve(name, platform or host_platform())
+        return base.reference, base.digest, json.dumps(base.config).encode()
+
+    def returned(self, result: Result | BaseException) -> None:
+        """Take what the frontend gives back, once.
+
+        Raises:
+            InputError: it came before.
+        """
+        with self._guard:
+            if self._returned is not None:
+                raise InputError("the frontend has returned already")
+            self._returned = result
+        self._is_returned.set()
+
+    def result_now(self, missing: Callable[[], Error]) -> Result:
+        """Return what the frontend gave back; it has ended.
+
+        Raises:
+            Error: `missing()`, when it gave nothing; or what it says went wrong.
+        """
+        if self._returned is None:
+            raise missing()
+        if isinstance(self._returned, BaseException):
+            raise self._returned
+        return self._returned
+
+    def wait(self, cancel: Cancel) -> Result:
+        """Return what the frontend gives back.
+
+        Raises:
+            CancelledError: the build ended before; or whatever the frontend says went wrong.
+        """
+        with cancel.closing(self._is_returned.set):
+            self._is_returned.wait()
+        if self._returned is None:
+            cancel.check()
+        return self.result_now(CancelledError)
+
+
+def wanted(result: Result) -> list[Wanted]:
+    """Return what is to be delivered of a frontend's result.
+
+    Raises:
+        InputError: its metadata do not say what exporters must know.
+    """
+    if not result.refs:
+        config = _config(result.metadata.get(CONFIG, b""))
+        return [Wanted(_platform_of(config), result.ref.graph if result.ref else None, config)]
+    try:
+        listed = json.loads(result.metadata.get(PLATFORMS, b"") or b"{}").get("Platforms") or []
+        keys = [(str(one["ID"]), one.get("Platform") or {}) for one in listed]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"the frontend's {PLATFORMS} is not what it should be") from error
+    keys = keys or [(key, {}) for key in sorted(result.refs)]
+    found = []
+    for key, fields in keys:
+        if key not in result.refs:
+            raise InputError(f"the frontend's result has nothing for the platform {key!r}")
+        ref = result.refs[key]
+        config = _config(result.metadata.get(f"{CONFIG}/{key}", b"") or result.metadata.get(CONFIG, b""))
+        if not fields:
+            fields = config
+        found.append(Wanted(_platform_of(fields), ref.graph if ref else None, {**config, **_named(fields)}))
+    return found
+
+
+def _config(data: bytes) -> dict[str, Any]:
+    """Return an image config, with a platform; layers are ours to say."""
+    try:
+        config = json.loads(data) if data else {}
+    except ValueError as error:
+        raise InputError("the frontend's image config is not JSON") from error
+    if not isinstance(config, dict):
+        raise InputError("the frontend's image config is not a JSON object")
+    platform = host_platform()
+    config.setdefault("architecture", platform.architecture)
+    config.setdefault("os", platform.os)
+    config.setdefault("config", {})
+    config.pop("rootfs", None)
+    return config
+
+
+def _platform_of(fields: Mapping[str, Any]) -> Platform:
+    return Platform.normal(str(fields["os"]), str(fields["architecture"]), str(fields.get("variant") or ""))
+
+
+def _named(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: fields[name] for name in ("os", "architecture", "variant") if fields.get(name)}

@@ -1,0 +1,223 @@
+"""Carries out one `Solve` request: the client's session, a job, its frontend, and what the result is told as."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lamina.api.pb import control_pb2
+from lamina.bridge.bridge import Bridge, Workers, wanted
+from lamina.bridge.options import cache_text, options_of
+from lamina.bridge.values import Result
+from lamina.cancel import Cancel
+from lamina.daemon.builds import Build, Builds
+from lamina.daemon.exports import exporters_of, goes_to_client, plan_of, response_of
+from lamina.daemon.outlets import ClientOutlets
+from lamina.daemon.sessions import Sessions
+from lamina.engine.job import Job
+from lamina.engine.options import BuildOptions, BuildResult, Environment
+from lamina.engine.outputs import Plan
+from lamina.engine.recording import argument
+from lamina.engine.upkeep.collect import collect_garbage
+from lamina.errors import InputError, NotYetError
+from lamina.progress import Sink, StatusEvent
+from lamina.remote.session import RemoteSession
+from lamina.session import Credentials, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TELL_EVERY_S = 0.1
+_ENTITLEMENTS = ("network.host", "security.insecure", "device")
+
+
+class NoSession:
+    """The user's side of a build whose client offers nothing."""
+
+    def context_dir(self, name: str, attrs: Mapping[str, str] | None = None) -> Path | None:
+        """Return nothing."""
+        return None
+
+    def secret(self, secret_id: str) -> bytes | None:
+        """Return nothing."""
+        return None
+
+    def ssh_socket(self, ssh_id: str) -> Path | None:
+        """Return nothing."""
+        return None
+
+    def credentials(self, host: str) -> Credentials | None:
+        """Return nothing."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the daemon's owner decided.
+
+    Attributes:
+        entitlements: what clients may ask for beyond a sandbox.
+        jobs: steps at once in one build, 0 for the default.
+    """
+
+    entitlements: frozenset[str] = frozenset()
+    jobs: int = 0
+
+
+class Builder:
+    """Builds for clients; many at once."""
+
+    def __init__(
+        self, environment: Environment, settings: Settings, builds: Builds, sessions: Sessions, workers: Workers
+    ) -> None:
+        self._workers = workers
+        self._environment, self._settings = environment, settings
+        self._builds, self._sessions = builds, sessions
+
+    def solve(self, request: control_pb2.SolveRequest, cancel: Cancel) -> control_pb2.SolveResponse:
+        """Build, and return what the client is told of the result.
+
+        Args:
+            cancel: the client went away, or wants no more.
+
+        Raises:
+            Error: what went wrong, first of all.
+        """
+        with self._builds.begin(request.Ref) as build, cancel.closing(build.cancel.cancel):
+            exporters = exporters_of(request)
+            plan = plan_of(exporters)
+            options = self._options(request, exporters)
+            result = self._build(request, build, plan, options)
+        return control_pb2.SolveResponse(ExporterResponse=response_of(result.metadata))
+
+    def _build(self, request: control_pb2.SolveRequest, build: Build, plan: Plan, options: BuildOptions) -> BuildResult:
+        with self._session(request, build) as session:
+            outlets = None
+            if any(map(goes_to_client, plan.specs)):
+                if not isinstance(session, RemoteSession):
+                    raise InputError("an output goes to the client, which offers no session")
+                outlets = ClientOutlets(session, plan.specs)
+            job = Job(
+                options,
+                plan,
+                session,
+                self._environment,
+                build.sink,
+                build.cancel,
+                outlets=outlets,
+                client=_described(request),
+            )
+            with job:
+                self._builds.tell(request.Ref)
+                found = self._frontend(request, build, job)
+                result = job.deliver(wanted(found))
+                job.recording.succeeded(result)
+                collect_garbage(job.place)
+                return result
+
+    def _frontend(self, request: control_pb2.SolveRequest, build: Build, job: Job) -> Result:
+        """Return what is to be delivered: of a definition, a frontend here, or the client itself."""
+        bridge = Bridge(job, request.FrontendAttrs, request.FrontendInputs, self._workers)
+        has_definition = request.HasField("Definition") and len(getattr(request.Definition, "def")) > 0
+        if has_definition or request.Frontend:
+            return bridge.solve(
+                definition=request.Definition if has_definition else None,
+                frontend=request.Frontend,
+                opts=dict(request.FrontendAttrs),
+                inputs=dict(request.FrontendInputs),
+            )
+        build.offer(bridge)
+        try:
+            return bridge.wait(build.cancel)
+        finally:
+            build.offer(None)
+
+    @contextmanager
+    def _session(self, request: control_pb2.SolveRequest, build: Build) -> Iterator[Session]:
+        if not request.Session:
+            yield NoSession()
+            return
+        connected = self._sessions.wait(request.Session, build.cancel)
+        info = connected.info
+        session = RemoteSession(
+            connected.peer,
+            info.methods,
+            name=info.name,
+            shared_key=info.shared_key,
+            root=self._environment.root,
+            cancel=build.cancel,
+            on_bytes=_Transfers(build.sink).moved,
+        )
+        try:
+            yield session
+        finally:
+            session.close()
+
+    def _options(self, request: control_pb2.SolveRequest, exporters: Sequence[control_pb2.Exporter]) -> BuildOptions:
+        """Return what the request says of the build as a whole.
+
+        Raises:
+            InputError: an entitlement that is not granted, or something that makes no sense.
+        """
+        if request.HasField("SourcePolicy") or request.SourcePolicySession:
+            raise NotYetError("source policies")
+        if request.ProxyNetwork:
+            raise NotYetError("the proxy network")
+        for name in request.Entitlements:
+            kind = name.partition("=")[0]
+            if kind not in _ENTITLEMENTS:
+                raise InputError(f"unknown entitlement {name!r}", hint=f"known: {', '.join(_ENTITLEMENTS)}")
+            if kind not in self._settings.entitlements:
+                hint = f"start the daemon with --allow-insecure-entitlement {kind}"
+                raise InputError(f"the daemon does not grant {name}", hint=hint)
+        options = BuildOptions(**options_of(request.FrontendAttrs))
+        cache = request.Cache
+        imports = [cache_text(one.Type, one.Attrs) for one in cache.Imports]
+        imports += [f"type=registry,ref={ref}" for ref in cache.ImportRefsDeprecated]
+        exports = [cache_text(one.Type, one.Attrs) for one in cache.Exports]
+        if cache.ExportRefDeprecated:
+            exports.append(cache_text("registry", {"ref": cache.ExportRefDeprecated, **cache.ExportAttrsDeprecated}))
+        for text in (*imports, *exports):
+            if text.startswith("type=local"):
+                raise NotYetError("a cache in a directory of the client's", hint="use type=registry, or type=inline")
+        return replace(
+            options,
+            cache_from=list(dict.fromkeys([*imports, *options.cache_from])),
+            cache_to=exports,
+            allow=list(request.Entitlements),
+            jobs=self._settings.jobs,
+            outputs=[cache_text(one.Type, {}) for one in exporters],
+            tags=[name for one in exporters for name in one.Attrs.get("name", "").split(",") if name],
+            origin=request.FrontendAttrs.get("vcs:source", "") or request.FrontendAttrs.get("context", ""),
+        )
+
+
+class _Transfers:
+    """Tells of directories that come from the client."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink, self._started, self._told = sink, time.time(), 0.0
+
+    def moved(self, name: str, size: int, done: bool) -> None:
+        """Tell of a transfer, not more often than people can see."""
+        now = time.time()
+        if done or now - self._told > _TELL_EVERY_S:
+            self._told = now
+            completed = now if done else None
+            self._sink(StatusEvent("", f"transferring {name}:", size, 0, started=self._started, completed=completed))
+
+
+def _described(request: control_pb2.SolveRequest) -> dict[str, Any]:
+    """Return what a build's record tells of the request; nothing that looks like a secret."""
+    attrs = {}
+    for name, value in request.FrontendAttrs.items():
+        attrs[name] = argument(name.rpartition(":")[2], value)
+    exporters = [
+        {"type": one.Type, "attrs": {name: argument(name, value) for name, value in one.Attrs.items()}}
+        for one in exporters_of(request)
+    ]
+    return {"ref": request.Ref, "frontend": request.Frontend, "attrs": attrs, "exporters": exporters}
