@@ -53,16 +53,15 @@ class Peer:
         self._why = "the client has gone"
         config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
         self._h2 = h2.connection.H2Connection(config)
-        self._h2.local_settings = h2.settings.Settings(
-            client=True,
-            initial_values={
+        self._h2.initiate_connection()
+        self._h2.update_settings(
+            {
                 h2.settings.SettingCodes.ENABLE_PUSH: 0,
                 h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
                 h2.settings.SettingCodes.MAX_FRAME_SIZE: _FRAME_BYTES,
                 h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: _MAX_HEADERS,
-            },
+            }
         )
-        self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW - 65535)
         self._flush()
         threading.Thread(target=self._read, name="tunnel", daemon=True).start()
