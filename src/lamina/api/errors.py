@@ -60,7 +60,10 @@ def status_of(error: BaseException) -> Status:
     if not isinstance(error, Error):
         _log.error("a call failed", exc_info=error)
         return Status(code=INTERNAL, message=f"internal error: {type(error).__name__}: {error}")
-    message = str(error) if not error.hint else f"{error} ({error.hint})"
+    # where it stands in a file is said by the excerpt, and clients print a code only when it is not UNKNOWN
+    what = error.what if error.source is not None else str(error)
+    code = UNKNOWN if error.source is not None and code == INVALID else code
+    message = what if not error.hint else f"{what} ({error.hint})"
     status = Status(code=code, message=message)
     if error.vertex:
         status.details.append(_detail("errdefs.Vertex", {"digest": error.vertex}))

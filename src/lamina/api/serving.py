@@ -65,9 +65,6 @@ def _guard_stream(method: Method, handler: Handler) -> Handler:
 
 def _fail(method: Method, error: Exception, context: grpc.ServicerContext) -> Any:
     """End a call with the status that tells of an error; does not return."""
-    if not context.is_active():
-        # the client went away: nobody is to be told, and grpcio would only complain
-        raise error
     status = status_of(error)
     _log.debug("%s: %s", method.path, status.message, exc_info=error)
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))

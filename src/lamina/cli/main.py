@@ -33,6 +33,7 @@ VERBS = {
     "prune": "remove cached results that nothing needs",
     "cache": "look after cache mounts: `cache mount ls|export|import|rm`",
     "store": "look after the store: `store check`",
+    "serve": "build for BuildKit's clients: buildctl, buildx, the docker command",
     "doctor": "say what this machine offers for builds, and how to mend what is missing",
     "completion": "print a script that completes this command in bash, zsh or fish",
     "version": "print the version",

@@ -3,6 +3,7 @@
 LLB_CAPS = frozenset(
     {
         *("source.image", "source.image.resolvemode", "source.local", "source.local.includepatterns"),
+        *("source.local.unique", "source.local.sessionid", "source.policy"),
         *("source.local.followpaths", "source.local.excludepatterns", "source.local.sharedkeyhint", "source.git"),
         *("source.git.keepgitdir", "source.git.fullurl", "source.git.httpauth", "source.git.knownsshhosts"),
         *("source.git.mountsshsock", "source.git.subdir", "source.git.checksum", "source.git.skipsubmodules"),

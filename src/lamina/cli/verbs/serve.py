@@ -1,0 +1,55 @@
+"""`lamina serve`: build for BuildKit's clients (buildctl, buildx, docker) until a signal ends it."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+_GRACE_S = 10.0
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the verb's options."""
+    add = parser.add_argument
+    add("--addr", action="append", default=[], metavar="ADDR", help="listen on unix:///path or tcp://127.0.0.1:port")
+    add("--debug", action="store_true", help="log more")
+    add(
+        "--allow-insecure-entitlement",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="let clients ask for network.host, security.insecure or device",
+    )
+
+
+def run(args: Namespace) -> int:
+    """Serve, and return the exit code."""
+    from lamina.cli.userns import enter_user_namespace
+
+    enter_user_namespace()
+    import logging
+
+    from lamina.cli.environment import load_environment
+    from lamina.cli.signals import cancelling
+    from lamina.errors import MachineError
+
+    try:
+        from lamina.daemon.builder import Settings
+        from lamina.daemon.control import Control
+        from lamina.daemon.server import Server, grpc_address
+    except ImportError as error:
+        raise MachineError(f"the daemon needs {error.name}", hint="pip install 'lamina[daemon]'") from error
+    level = logging.DEBUG if args.debug else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    addresses = args.addr or ["unix:///run/lamina/lamina.sock"]
+    control = Control(load_environment(), Settings(frozenset(args.allow_insecure_entitlement)))
+    with cancelling() as cancel:
+        server = Server(control.handlers(), [grpc_address(address) for address in addresses])
+        logging.info("listening on %s", ", ".join(addresses))
+        while not cancel.wait(3600.0):
+            pass
+        logging.info("stopping")
+        control.close(_GRACE_S)
+        server.stop(1.0)
+    return 0
