@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from h2.config import H2Configuration
-from h2.connection import ConnectionState, H2Connection
+from h2.connection import ConnectionInputs, ConnectionState, H2Connection, H2ConnectionStateMachine
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -35,6 +35,9 @@ MAX_FRAME = 256 << 10
 MAX_HEADERS = 64 << 10
 _FIRST_WINDOW = 65535
 _BITE = 64 << 10  # the library copies what it holds; it is fed no more than this at a time
+
+_FRAME_HEAD = 9
+_SETTINGS_HEAD = b"\x04\0\0\0\0\0"  # type, flags and stream of a frame of settings that is no acknowledgement
 
 CANCEL = int(ErrorCodes.CANCEL)
 NO_ERROR = int(ErrorCodes.NO_ERROR)
@@ -73,12 +76,38 @@ class Handler(Protocol):
         """A ping was answered."""
 
 
+class _LastingState(H2ConnectionStateMachine):
+    """The library's idea of a connection, but for GOAWAY, which it takes for the end of all.
+
+    It is the end of new calls only: those that are under way go on until they are done (RFC 9113, 6.8).
+    """
+
+    def process_input(self, input_: ConnectionInputs) -> list[Event]:
+        """Follow an input."""
+        before = self.state
+        events = super().process_input(input_)
+        if input_ is ConnectionInputs.RECV_GOAWAY and before is ConnectionState.CLIENT_OPEN:
+            self.state = before
+        return events
+
+
+class _Connection(H2Connection):
+    """The library's connection that keeps what it has to say when a GOAWAY comes."""
+
+    def __init__(self, config: H2Configuration) -> None:
+        super().__init__(config)
+        self.state_machine = _LastingState()
+
+    def clear_outbound_data_buffer(self) -> None:
+        """Do not."""
+
+
 class Http2:
     """The client's end of one connection."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
+        self._h2 = _Connection(H2Configuration(client_side=True, header_encoding=None))
         self._h2.local_settings = Settings(
             client=True,
             initial_values={
@@ -91,6 +120,7 @@ class Http2:
         self._h2.max_inbound_frame_size = MAX_FRAME
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW - _FIRST_WINDOW)
+        self._greeting: bytearray | None = bytearray()
 
     @property
     def max_streams(self) -> int:
@@ -158,6 +188,8 @@ class Http2:
         Raises:
             Http2Error: they are not HTTP/2, or not what was agreed. `take` has a last frame for the far side.
         """
+        if self._greeting is not None:
+            self._check_greeting(data)
         for start in range(0, len(data), _BITE):
             try:
                 events = self._h2.receive_data(data[start : start + _BITE])
@@ -168,6 +200,15 @@ class Http2:
                 raise Http2Error(f"unreadable frame ({type(error).__name__})") from error
             for event in events:
                 self._tell(event)
+
+    def _check_greeting(self, data: bytes) -> None:
+        """See that the first frame is one of settings (RFC 9113, 3.4), before a wrong one's length is believed."""
+        assert self._greeting is not None
+        self._greeting += data[:_FRAME_HEAD]
+        if len(self._greeting) >= _FRAME_HEAD:
+            if self._greeting[3:_FRAME_HEAD] != _SETTINGS_HEAD:
+                raise Http2Error("it does not speak HTTP/2")
+            self._greeting = None
 
     def _tell(self, event: Event) -> None:
         handler = self._handler
@@ -186,9 +227,6 @@ class Http2:
         elif isinstance(event, PingAckReceived):
             handler.on_pong(event.ping_data)
         elif isinstance(event, ConnectionTerminated):
-            # The library takes this for the end of the connection. It is only the end of new calls: those that are
-            # under way go on until they are done (RFC 9113, 6.8).
-            self._h2.state_machine.state = ConnectionState.CLIENT_OPEN
             handler.on_goaway(event.last_stream_id or 0, int(event.error_code or 0), event.additional_data or b"")
 
 

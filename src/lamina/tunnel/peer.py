@@ -335,9 +335,10 @@ class Peer:
         try:
             while data := self._stream.receive():
                 with self.lock:
+                    if self._failure is None:
+                        self._take(data)
                     if self._failure is not None:
                         break
-                    self._take(data)
         except Exception as error:  # whatever the stream raises
             why = f"the connection broke: {error or type(error).__name__}"
         finally:

@@ -13,28 +13,14 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.status_pb2 import Status as RpcStatus
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import Event, SettingsAcknowledged
 
 from lamina.api.pb.filesync_pb2 import BytesMessage
-from lamina.api.services import Method
 from lamina.cancel import Cancel
 from lamina.tunnel.peer import Peer
 from lamina.tunnel.streams import SocketStream
-
-
-def method(name: str, *, client_streams: bool = False, server_streams: bool = False) -> Method:
-    return Method(f"/test.Service/{name}", BytesMessage, BytesMessage, client_streams, server_streams)
-
-
-ECHO = method("Echo")
-META = method("Meta")
-FAIL = method("Fail")
-HANG = method("Hang")
-HANG_STREAM = method("HangStream", client_streams=True, server_streams=True)
-COUNT = method("Count", server_streams=True)
-SINK = method("Sink", client_streams=True)
-CHAT = method("Chat", client_streams=True, server_streams=True)
-THREE_THEN_FAIL = method("ThreeThenFail", server_streams=True)
-EARLY = method("Early", client_streams=True)
 
 
 class Service(grpc.GenericRpcHandler):
@@ -155,3 +141,71 @@ def started() -> Iterator[Callable[[Callable[[], object]], threading.Thread]]:
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()
+
+
+class Far:
+    """A far side that does what a test tells it, right or wrong, over a socket pair."""
+
+    def __init__(self, near: socket.socket, far: socket.socket, settings: dict[int, int]) -> None:
+        self.socket = far
+        far.settimeout(30)
+        self.h2 = H2Connection(H2Configuration(client_side=False, validate_outbound_headers=False))
+        self.h2.initiate_connection()
+        if settings:
+            self.h2.update_settings(settings)
+        self.flush()
+        self.peer = Peer(SocketStream(near), name="test")
+        self.events: list[Event] = []
+        for _ in range(2 if settings else 1):
+            self.until(SettingsAcknowledged)
+
+    def flush(self) -> None:
+        self.socket.sendall(self.h2.data_to_send())
+
+    def until(self, kind: type[Event]) -> Event:
+        """Read until an event of a kind has come; return it."""
+        while True:
+            while self.events:
+                event = self.events.pop(0)
+                if isinstance(event, kind):
+                    return event
+            data = self.socket.recv(65536)
+            assert data, f"the connection ended before {kind.__name__}"
+            self.events += self.h2.receive_data(data)
+            self.flush()
+
+    def answer(self, stream: int, *, status: str | None = "0", body: bytes = b"", headers: tuple = ()) -> None:
+        """Answer a call; without a status it stays open."""
+        said = headers or ((":status", "200"), ("content-type", "application/grpc"))
+        self.h2.send_headers(stream, said)
+        self.data(stream, body)
+        if status is not None:
+            self.h2.send_headers(stream, [("grpc-status", status)], end_stream=True)
+        self.flush()
+
+    def data(self, stream: int, body: bytes) -> None:
+        for start in range(0, len(body), 16384):
+            self.h2.send_data(stream, body[start : start + 16384])
+        self.flush()
+
+    def flood(self, data: bytes) -> int:
+        """Send the same bytes again and again until the connection is closed; return how many."""
+        sent = 0
+        while True:
+            try:
+                self.socket.sendall(data)
+            except (BrokenPipeError, ConnectionResetError):
+                return sent
+            sent += len(data)
+
+
+@pytest.fixture
+def far(request: pytest.FixtureRequest) -> Iterator[Far]:
+    """A far side; parametrize indirectly with its settings."""
+    near, other = socket.socketpair()
+    with other:
+        running = Far(near, other, getattr(request, "param", {}))
+        yield running
+        running.peer.close()
+    assert running.peer.join(), "threads are left"
+    assert near.fileno() == -1, "the descriptor is left"
