@@ -51,11 +51,8 @@ class Outlet:
         """Send `data` after all that was pushed before; never blocks."""
         if not data or self._closed:
             return
-        if self._eager is not None and not self.pending:
-            try:
-                taken = self._eager.offer(data)
-            except OSError:
-                taken = 0  # the thread meets the same error and can tell it without the lock
+        if not self.pending:
+            taken = self._offer(data)
             if taken == len(data):
                 return
             data = data[taken:]
@@ -66,8 +63,18 @@ class Outlet:
             self.thread.start()
         self._changed.notify()
 
-    def close(self) -> None:
-        """Drop what waits and let the thread end; the stream must be closed by the caller."""
+    def _offer(self, data: bytes) -> int:
+        if self._eager is None:
+            return 0
+        try:
+            return self._eager.offer(data)
+        except OSError:
+            return 0  # the thread meets the same error and can tell it without the lock
+
+    def close(self, last: bytes) -> None:
+        """Say `last` if that goes at once, drop what waits and let the thread end; the caller closes the stream."""
+        if not self.pending and not self._closed and last:
+            self._offer(last)
         self._closed = True
         self._waiting.clear()
         self._changed.notify()

@@ -186,10 +186,13 @@ class Peer:
 
         Apart from `close`, because a stream within somebody's call ends only when that call does.
         """
-        for thread in (self._reader, self._outlet.thread):
-            if thread is not None and thread is not threading.current_thread():
-                thread.join(timeout_s)
-        return not self._reader.is_alive() and not (self._outlet.thread and self._outlet.thread.is_alive())
+        here = threading.current_thread()
+        if self._reader is not here:
+            self._reader.join(timeout_s)
+        writer = self._outlet.thread  # looked up only now: the reader may have started it
+        if writer is not None and writer is not here:
+            writer.join(timeout_s)
+        return not self._reader.is_alive() and not (writer is not None and writer.is_alive())
 
     # --- what calls ask, with the lock held
 
@@ -371,11 +374,10 @@ class Peer:
         """Fail everything, with the lock held; whoever does must see to it that `_lose` follows."""
         if self._failure is not None:
             return
-        self._http2.goaway()
-        self._flush()
         self._failure = status
         for call in [*self._calls.values(), *self._queued]:
             call.failed(status, reset=None)
         for answered in self._pings.values():
             answered.set()
-        self._outlet.close()
+        self._http2.goaway()
+        self._outlet.close(self._http2.take())
