@@ -13,7 +13,6 @@ from typing import Any
 
 from lamina.api.errors import NotFoundError
 from lamina.api.pb import worker_pb2
-from lamina.bridge.dockerfile import solve_dockerfile
 from lamina.bridge.values import CONFIG, PLATFORMS, Ref, Result
 from lamina.cancel import Cancel
 from lamina.engine.job import Job, Wanted
@@ -68,7 +67,7 @@ class Bridge:
         if frontend:
             if definition is not None and len(getattr(definition, "def")):
                 raise InputError("a solve has a definition or a frontend, not both")
-            result = self._run_frontend(frontend, opts or {}, inputs or {})
+            result = self.run_frontend(frontend, opts or {}, inputs or {})
         elif definition is not None and len(getattr(definition, "def")):
             result = Result(ref=Ref(definition, self.job))
         else:
@@ -82,9 +81,12 @@ class Bridge:
         for ref in refs:
             _ = ref.layers
 
-    def _run_frontend(self, name: str, opts: Mapping[str, str], inputs: Mapping[str, pb.Definition]) -> Result:
+    def run_frontend(self, name: str, opts: Mapping[str, str], inputs: Mapping[str, pb.Definition]) -> Result:
+        """Return the result of another frontend."""
         if name == "dockerfile.v0":
-            return solve_dockerfile(self.job, opts, inputs, self._run_frontend)
+            from lamina.bridge.dockerfile import DockerfileFrontend
+
+            return DockerfileFrontend(self, opts, inputs).solve()
         if name == "gateway.v0":
             from lamina.bridge.gateway import run_gateway
 
