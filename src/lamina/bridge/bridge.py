@@ -9,7 +9,8 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from lamina.api.errors import NotFoundError
 from lamina.api.pb import worker_pb2
@@ -21,6 +22,9 @@ from lamina.layer.entry import Entry
 from lamina.layer.view import ChainView
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.oci.platform import Platform, host_platform
+
+if TYPE_CHECKING:
+    from lamina.bridge.containers import Containers
 
 Workers = Callable[[], Sequence[worker_pb2.WorkerRecord]]
 MAX_REFS = 10_000
@@ -49,6 +53,13 @@ class Bridge:
         self._guard = threading.Lock()
         self._returned: Result | BaseException | None = None
         self._is_returned = threading.Event()
+
+    @cached_property
+    def containers(self) -> Containers:
+        """The containers that the frontend asked for."""
+        from lamina.bridge.containers import Containers
+
+        return Containers(self)
 
     def solve(
         self,
