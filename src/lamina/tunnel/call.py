@@ -1,217 +1,319 @@
-"""One gRPC call in a tunnel: messages framed and taken apart, its status, its end.
+"""One call under way: messages out, messages in, and how it ended.
 
-gRPC over HTTP/2 ("PROTOCOL-HTTP2"): a message is a byte of flags, four of length, and its bytes; the status comes in
-trailers. All state is guarded by the peer's lock.
+A call belongs to a `Peer`, whose lock guards everything here; the peer's reader thread puts in what comes, threads of
+the caller wait on the call's own condition. Life of a call: queued (no stream yet) -> open -> over. It is over when
+the far side's trailers came, when it failed (cancelled, deadline, reset, lost connection), or when it was closed.
+Invariants: what was received before an orderly end can still be received; a failure is told at once and drops it. A
+stream that this side has not ended is reset when the call is over, so none is left behind. Credit for more bytes is
+given only for bytes that a receiver took, or that are part of the one message a receiver waits for.
 """
 
 from __future__ import annotations
 
-import base64
-import struct
 import threading
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
 
-from google.protobuf.message import DecodeError
-
-from lamina.errors import CancelledError, NetworkError
+from lamina.cancel import Cancel
+from lamina.errors import CancelledError, InputError
+from lamina.tunnel.framing import MAX_MESSAGE, Deframer, FramingError, TooLongError, frame
+from lamina.tunnel.http2 import CANCEL, NO_ERROR, STREAM_WINDOW
+from lamina.tunnel.metadata import Headers, check_answer, final_status, received
+from lamina.tunnel.status import Code, RpcError, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lamina.api.services import Method
-    from lamina.cancel import Cancel
-    from lamina.tunnel.peer import Peer
 
-MAX_MESSAGE = 16 << 20
-OK, CANCELLED, UNKNOWN, DEADLINE, EXHAUSTED, INTERNAL, UNAVAILABLE = 0, 1, 2, 4, 8, 13, 14
-_HEAD = struct.Struct(">BI")
-_MAX_WORDS = 4096
+__all__ = ["Call", "RpcError"]
+
+_CREDIT_STEP = STREAM_WINDOW // 4
 
 
-class RpcError(NetworkError):
-    """A call did not end well.
+class Link(Protocol):
+    """What a call needs of its peer. All but `lock` is used with the lock held."""
 
-    Attributes:
-        code: gRPC status code; `message` what came with it, `details` the status as the far side sent it.
-    """
+    lock: threading.Lock
 
-    def __init__(self, path: str, code: int, message: str, details: bytes = b"") -> None:
-        super().__init__(message[:_MAX_WORDS] or f"status {code}", where=f"the client's {path.rpartition('.')[2]}")
-        self.code, self.message, self.details = code, message, details
+    def writable(self, call: Call) -> int:
+        """Return how many bytes the call may send now; when none, the call is woken once that changes."""
+
+    def send_data(self, call: Call, data: memoryview, *, end: bool) -> None:
+        """Send on the call's stream."""
+
+    def give_credit(self, call: Call, count: int) -> None:
+        """Let the far side send `count` more bytes on the call's stream."""
+
+    def took(self, count: int) -> None:
+        """Note that `count` received bytes are no longer held."""
+
+    def over(self, call: Call, reset: int | None) -> None:
+        """Forget the call; with an HTTP/2 error code, reset its stream."""
 
 
 class Call:
-    """One call; `send` and `receive` may be used from two threads."""
+    """A call that was opened. At most one thread receives; several may send, message by message.
 
-    def __init__(self, peer: Peer, method: Method, stream_id: int, cancel: Cancel, deadline: float | None) -> None:
-        self._peer, self._method, self._id = peer, method, stream_id
-        self._cancel, self._deadline = cancel, deadline
-        self.changed = threading.Condition(peer.lock)
-        self._buffer = bytearray()
-        self._headers: dict[str, str] = {}
-        self._is_answered = False
-        self._error: RpcError | None = None
-        self._ended = False
+    Use as a context manager to have it closed, and iterate to receive until the end.
+    """
+
+    def __init__(self, link: Link, method: Method, cancel: Cancel, timeout_s: float | None) -> None:
+        self.method = method
+        self.stream = 0
+        """Number of the HTTP/2 stream; 0 before it is open."""
+        self._link = link
+        self._changed = threading.Condition(link.lock)
+        self._sending = threading.Lock()
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self._inbox = Deframer(MAX_MESSAGE)
+        self._owed = 0  # bytes for which credit is due
+        self._ahead = 0  # bytes of the message at the head for which credit was given before it was whole
+        self._answered = False
+        self._headers: Headers = []
+        self._trailers: Headers = []
+        self._status: Status | None = None  # the far side's last word
+        self._failure: Status | None = None  # ours, or that of the connection
+        self._cancelled = False
         self._sent_end = False
-        self._forget: Callable[[], None] = lambda: None
+        self._forget = cancel.on_cancel(self._on_cancel)
 
-    def watch(self) -> None:
-        """Have the call closed when its build is cancelled."""
-        self._forget = self._cancel.on_cancel(self.close)
+    def __enter__(self) -> Call:
+        return self
 
-    # ---- for the caller ----
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        while (message := self.receive()) is not None:
+            yield message
 
     def send(self, message: Any) -> None:
-        """Send a message; blocks while the far side takes no more.
+        """Send one message; blocks while the far side takes none.
 
         Raises:
-            RpcError: the call is over; CancelledError.
+            RpcError: the call is over, with its status; the message is too long; the peer is gone.
+            CancelledError: the call's token was cancelled.
         """
-        data = message.SerializeToString()
-        self._peer.send_data(self, self._id, _HEAD.pack(0, len(data)) + data)
+        if not self._push(message.SerializeToString(), end=False):
+            raise RpcError(
+                Status(Code.ABORTED, "the far side ended the call without reading all"), path=self.method.path
+            )
+
+    def send_last(self, message: Any) -> None:
+        """Send one message and end: `send` and `end` in one go; an early good end of the far side is no error."""
+        self._push(message.SerializeToString(), end=True)
 
     def end(self) -> None:
-        """Say that nothing more will be sent."""
-        with self._peer.lock:
-            if self._sent_end or self._ended:
-                return
-            self._sent_end = True
-        self._peer.end_stream(self._id)
-
-    def receive(self) -> Any:
-        """Return the next message, None when the call has ended well.
+        """Say that nothing more will be sent; idempotent.
 
         Raises:
-            RpcError: it has not; CancelledError.
+            RpcError: the call failed.
+            CancelledError: the call's token was cancelled.
         """
-        with self.changed:
-            while True:
-                size = self._frame_size()
-                if size >= 0:
-                    data = bytes(self._buffer[_HEAD.size : _HEAD.size + size])
-                    del self._buffer[: _HEAD.size + size]
-                    break
-                if self._ended:
-                    self._forget()
-                    self.check()
-                    if self._buffer:
-                        raise self._failed(INTERNAL, "the answer ends in the middle of a message")
-                    return None
-                self.wait()
-        self._peer.consumed(self._id, _HEAD.size + size)
-        try:
-            return self._method.response.FromString(data)
-        except DecodeError as error:
-            self.close()
-            raise self._failed(INTERNAL, "the answer is not a message") from error
+        with self._sending, self._link.lock:
+            self.check()
+            if self._status is None and not self._sent_end:
+                self._sent_end = True
+                self._link.send_data(self, memoryview(b""), end=True)
 
-    def headers(self) -> dict[str, str]:
-        """Return the answer's metadata, once they have come."""
-        with self.changed:
-            while not self._is_answered and not self._ended:
-                self.wait()
-            return dict(self._headers)
+    def receive(self) -> Any | None:
+        """Return the next message, or None at a good end.
+
+        Raises:
+            RpcError: the call ended with another status than OK, or failed.
+            CancelledError: the call's token was cancelled.
+        """
+        with self._link.lock:
+            body = self._next()
+        if body is None:
+            return None
+        try:
+            return self.method.response.FromString(body)
+        except Exception as error:  # protobuf's implementations raise different things
+            self.fail(Status(Code.INTERNAL, "the far side sent a message that cannot be read"))
+            raise RpcError(
+                Status(Code.INTERNAL, f"unreadable {self.method.response.__name__}"), path=self.method.path
+            ) from error
+
+    def headers(self) -> tuple[tuple[str, str | bytes], ...]:
+        """Wait for the answer's first headers and return the metadata in them.
+
+        Raises:
+            RpcError, CancelledError: as `receive`, where the call failed before they came.
+        """
+        with self._link.lock:
+            while not self._answered:
+                self.check()
+                if self._status is not None:
+                    break
+                self._wait()
+            return received(self._headers)
+
+    def trailers(self) -> tuple[tuple[str, str | bytes], ...]:
+        """Return the metadata of the end, once the call has ended; nothing before."""
+        with self._link.lock:
+            return received(self._trailers)
 
     def close(self) -> None:
-        """End the call whatever state it is in. Idempotent."""
+        """Give the call up, unless it is over; idempotent, never blocks. Wakes whoever sends or receives."""
+        self.fail(Status(Code.CANCELLED, "the call was closed"))
+
+    def fail(self, status: Status) -> None:
+        """Let the call end with `status`, unless it is over."""
+        with self._link.lock:
+            self.failed(status, reset=CANCEL)
         self._forget()
-        self._peer.reset(self, self._id)
 
-    # ---- for the peer, with its lock held ----
+    # --- with the lock held, by this object or the peer
 
-    def wait(self) -> None:
-        """Wait until something changes.
+    def failed(self, status: Status, *, reset: int | None) -> None:
+        """End the call as failed; the first failure stays."""
+        if self._failure is not None:
+            return
+        ended = self._status is not None
+        self._failure = status
+        self._drop()
+        if not ended:
+            self._link.over(self, reset)
+        self._changed.notify_all()
 
-        Raises:
-            RpcError: the deadline has passed; CancelledError.
-        """
-        self._cancel.check()
-        left = None if self._deadline is None else self._deadline - time.monotonic()
-        if left is not None and left <= 0:
-            self.finish(self._failed(DEADLINE, "no answer in time"))
+    def wake(self) -> None:
+        """Let waiting threads look again."""
+        self._changed.notify_all()
+
+    def await_stream(self) -> None:
+        """Wait while there is no stream for the call."""
+        self.check()
+        self._wait()
+
+    def put_headers(self, headers: Headers) -> None:
+        """Take headers or trailers of the answer."""
+        if not self._answered:
+            self._answered = True
+            self._headers = headers
+            wrong = check_answer(headers)
+            if wrong is not None:
+                self._finish(wrong, headers)
+            elif "grpc-status" in dict(headers):
+                self._trailers = headers  # an answer of trailers only
         else:
-            self.changed.wait(left)
-        self._cancel.check()
+            self._trailers = headers
+        self._changed.notify_all()
+
+    def put_data(self, data: bytes, padding: int) -> None:
+        """Take a piece of the answer's body."""
+        self._inbox.feed(data)
+        self._owed += padding
+        if not self._answered:
+            self.failed(Status(Code.INTERNAL, "the far side sent data before headers"), reset=CANCEL)
+        self._changed.notify_all()
+
+    def put_end(self) -> None:
+        """Take the end of the answer."""
+        if self._status is None and self._failure is None:
+            self._finish(final_status(self._trailers), self._trailers)
+
+    def _finish(self, status: Status, trailers: Headers) -> None:
+        self._status = status
+        self._trailers = trailers
+        self._link.over(self, None if self._sent_end else NO_ERROR)
+        self._changed.notify_all()
+
+    def _push(self, message: bytes, *, end: bool) -> bool:
+        """Send a message with its prefix; return False when the far side has ended well before it was sent."""
+        if len(message) > MAX_MESSAGE:
+            raise RpcError(
+                Status(Code.RESOURCE_EXHAUSTED, f"a message of {len(message)} bytes; {MAX_MESSAGE} are allowed"),
+                path=self.method.path,
+            )
+        rest = memoryview(frame(message))
+        with self._sending, self._link.lock:
+            while True:
+                self.check()
+                if self._status is not None:
+                    if self._status.code != Code.OK:
+                        raise RpcError(self._status, path=self.method.path)
+                    return False
+                if self._sent_end:
+                    raise InputError("a message was sent after the end of the call", where=self.method.path)
+                count = self._link.writable(self)
+                if not count:
+                    self._wait()
+                    continue
+                last = count >= len(rest)
+                self._sent_end = end and last
+                self._link.send_data(self, rest[:count], end=self._sent_end)
+                if last:
+                    return True
+                rest = rest[count:]
+
+    def _next(self) -> bytes | None:
+        while True:
+            self.check()
+            try:
+                body = self._inbox.pop()
+            except FramingError as error:
+                code = Code.RESOURCE_EXHAUSTED if isinstance(error, TooLongError) else Code.INTERNAL
+                self._refuse(Status(code, f"the far side sent {error}"))
+                continue
+            if body is not None:
+                count = len(body) + 5
+                self._link.took(count)
+                self._owe(count - self._ahead)
+                self._ahead = 0
+                return body
+            if self._status is not None:
+                if self._status.code == Code.OK and len(self._inbox):
+                    self._refuse(Status(Code.INTERNAL, "the answer ended in the middle of a message"))
+                    continue
+                if self._status.code != Code.OK:
+                    raise RpcError(self._status, path=self.method.path)
+                return None
+            self._owe(len(self._inbox) - self._ahead)
+            self._ahead = len(self._inbox)
+            self._wait()
+
+    def _refuse(self, status: Status) -> None:
+        if self._status is None:
+            self.failed(status, reset=CANCEL)
+        else:
+            self._failure = status
+            self._drop()
+
+    def _owe(self, count: int) -> None:
+        self._owed += count
+        if self._owed >= _CREDIT_STEP and self._status is None:
+            self._link.give_credit(self, self._owed)
+            self._owed = 0
+
+    def _drop(self) -> None:
+        self._link.took(len(self._inbox))
+        self._inbox.clear()
+        self._ahead = 0
 
     def check(self) -> None:
-        """Raise what ended the call, if that was not its success."""
-        if self._error is not None:
-            if self._error.code == CANCELLED and self._cancel.is_cancelled():
-                raise CancelledError
-            raise self._error
+        """Raise what ended the call by force."""
+        if self._cancelled:
+            raise CancelledError
+        if self._failure is not None:
+            raise RpcError(self._failure, path=self.method.path)
 
-    def took_headers(self, pairs: Iterable[tuple[str, str]], *, ended: bool) -> None:
-        """Take headers or trailers."""
-        headers = dict(pairs)
-        self._is_answered = True
-        if not ended and "grpc-status" not in headers:
-            status = headers.get(":status", "200")
-            if status != "200":
-                self.finish(self._failed(UNAVAILABLE, f"HTTP status {status}"))
-            self._headers.update(headers)
-            self.changed.notify_all()
+    def _wait(self) -> None:
+        """Wait for a change, no longer than the deadline."""
+        if self._deadline is None:
+            self._changed.wait()
             return
-        text = headers.get("grpc-status", "")
-        code = int(text) if text.isascii() and text.isdecimal() and len(text) < 4 else UNKNOWN
-        if code == OK:
-            self.finish(None)
-            return
-        details = headers.get("grpc-status-details-bin", "")
-        try:
-            raw = base64.b64decode(details + "=" * (-len(details) % 4)) if details else b""
-        except ValueError:
-            raw = b""
-        self.finish(RpcError(self._method.path, code, unquote(headers.get("grpc-message", "")), raw))
+        left = self._deadline - time.monotonic()
+        if left > 0:
+            self._changed.wait(left)
+        else:
+            self.failed(Status(Code.DEADLINE_EXCEEDED, "no answer within the time given"), reset=CANCEL)
 
-    def took_data(self, data: bytes) -> bool:
-        """Take bytes of messages; False when one is too large."""
-        self._buffer += data
-        if self._frame_size() == -2:
-            return False
-        self.changed.notify_all()
-        return True
-
-    def stream_ended(self) -> None:
-        """Take note that the far side has ended the stream."""
-        if not self._ended:
-            self.finish(self._failed(INTERNAL, "the answer ended without a status"))
-
-    def finish(self, error: RpcError | None) -> None:
-        """End the call; the first end counts."""
-        if not self._ended:
-            self._ended, self._error = True, error
-        self.changed.notify_all()
-
-    def unread(self) -> int:
-        """Return how many bytes have come and were not taken; they never will be."""
-        size = len(self._buffer)
-        self._buffer.clear()
-        return size
-
-    def is_half_closed(self) -> bool:
-        """Tell whether our half of the stream was ended."""
-        return self._sent_end
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will come."""
-        return self._ended
-
-    def failed(self, code: int, message: str) -> RpcError:
-        """Return an error that names this call."""
-        return self._failed(code, message)
-
-    def _failed(self, code: int, message: str) -> RpcError:
-        return RpcError(self._method.path, code, message)
-
-    def _frame_size(self) -> int:
-        """Return the size of the message that has come whole, -1 for none yet, -2 for one that is too large."""
-        if len(self._buffer) < _HEAD.size:
-            return -1
-        compressed, size = _HEAD.unpack_from(self._buffer)
-        if compressed or size > MAX_MESSAGE:
-            return -2
-        return size if len(self._buffer) >= _HEAD.size + size else -1
+    def _on_cancel(self) -> None:
+        with self._link.lock:
+            if self._failure is None and self._status is None:
+                self._cancelled = True
+                self.failed(Status(Code.CANCELLED, "cancelled"), reset=CANCEL)

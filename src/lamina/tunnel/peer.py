@@ -1,299 +1,380 @@
-"""The far end of a tunnel: an HTTP/2 connection whose server is the client that opened the stream.
+"""The far side of a byte stream, as something that can be called: a gRPC client without a listening server.
 
-One thread reads; every caller sends in its own. Flow control holds both ways: the far side may send no more than the
-windows allow, which open only as messages are taken, and a caller waits while the far side takes no more.
-HTTP/2 itself is `h2`'s: well kept, strict, and without I/O of its own.
+    with Peer(SocketStream(connected)) as peer:
+        answer = peer.unary(SECRETS.GetSecret, GetSecretRequest(ID="token"), cancel=cancel)
+        with peer.open(FILE_SYNC.DiffCopy, metadata=[("dir-name", "context")], cancel=cancel) as call:
+            call.send(packet)
+            for packet in call: ...
+
+Any number of threads may call at the same time. One thread reads the connection and hands out what comes; it ends with
+the connection. A second one writes, and is started only when the stream does not take all at once.
+The far side is not trusted: what it may make us hold is bounded (windows, `MAX_HELD`, one message per waiting receiver,
+`MAX_BACKLOG` of answers it does not read), and whatever breaks HTTP/2 closes the connection and fails every call.
+Must not: do anything slow while it holds its lock; wait without a bound that `Cancel`, deadline or `close` can end.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-import h2.config
-import h2.connection
-import h2.errors
-import h2.events
-import h2.exceptions
-import h2.settings
-
-from lamina.api.services import Method
 from lamina.cancel import Cancel
-from lamina.tunnel.call import CANCELLED, EXHAUSTED, UNAVAILABLE, Call, RpcError
+from lamina.tunnel.call import Call
+from lamina.tunnel.http2 import CONNECTION_WINDOW, ExhaustedError, Http2, Http2Error
+from lamina.tunnel.metadata import Headers, Metadata, request_headers
+from lamina.tunnel.outlet import Outlet
+from lamina.tunnel.status import MAX_MESSAGE, Code, RpcError, Status, of_reset
 from lamina.tunnel.streams import ByteStream
 
-STREAM_WINDOW = 4 << 20
-CONNECTION_WINDOW = 32 << 20
-_MAX_HEADERS = 64 << 10
-_FRAME_BYTES = 64 << 10
-Metadata = Sequence[tuple[str, str]]
+if TYPE_CHECKING:
+    from lamina.api.services import Method
 
+MAX_STREAMS = 1000
+"""Calls open at a time, whatever the far side allows."""
 
-def _text(headers: Iterable[Any]) -> list[tuple[str, str]]:
-    return [(str(name), str(value)) for name, value in headers]
+MAX_UNSENT = 1 << 20
+"""Bytes that wait to be written, above which senders wait."""
+
+MAX_BACKLOG = MAX_UNSENT + (1 << 20)
+"""Bytes that wait to be written, above which the far side only asks and never reads."""
+
+MAX_HELD = 128 << 20
+"""Received bytes held for all calls together, above which the connection's window is not opened further."""
+
+_CREDIT_STEP = CONNECTION_WINDOW // 4
 
 
 class Peer:
-    """Calls the services at the far end. Thread-safe.
+    """A connection to the far side, which serves the calls.
 
     Args:
-        stream: what the connection runs through; closed with the peer.
+        stream: the connection; closed with the peer.
+        name: for the names of threads.
     """
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: ByteStream, *, name: str = "peer") -> None:
+        self.lock = threading.Lock()
         self._stream = stream
-        self.lock = threading.RLock()
-        self._sending = threading.Lock()
-        self._out: list[bytes] = []
+        self._name = name
         self._calls: dict[int, Call] = {}
+        self._queued: dict[Call, None] = {}  # calls without a stream yet, in order
+        self._blocked: set[Call] = set()  # calls that wait to send
+        self._failure: Status | None = None
+        self._refusing: Status | None = None
+        self._held = 0
+        self._owed = 0
+        self._pings: dict[bytes, threading.Event] = {}
+        self._ping_number = 0
         self._on_close: list[Callable[[], None]] = []
-        self._closed = False
-        self._why = "the client has gone"
-        config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
-        self._h2 = h2.connection.H2Connection(config)
-        self._h2.initiate_connection()
-        self._h2.update_settings(
-            {
-                h2.settings.SettingCodes.ENABLE_PUSH: 0,
-                h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-                h2.settings.SettingCodes.MAX_FRAME_SIZE: _FRAME_BYTES,
-                h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: _MAX_HEADERS,
-            }
-        )
-        self._h2.increment_flow_control_window(CONNECTION_WINDOW - 65535)
-        self._flush()
-        threading.Thread(target=self._read, name="tunnel", daemon=True).start()
+        self._outlet = Outlet(stream, self.lock, f"tunnel-write-{name}", self._has_room, self._broken)
+        self._http2 = Http2(self)
+        with self.lock:
+            self._flush()
+        self._reader = threading.Thread(target=self._read, name=f"tunnel-read-{name}", daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Peer {self._name} {'closed' if self.closed else 'open'}, {len(self._calls)} calls>"
 
     @property
     def closed(self) -> bool:
-        """Whether the connection has ended."""
-        return self._closed
+        """Whether the connection is over: no call will ever succeed."""
+        return self._failure is not None
+
+    @property
+    def reason(self) -> str:
+        """Why the connection is over; "" while it is not."""
+        return self._failure.message if self._failure is not None else ""
+
+    def unary(
+        self, method: Method, request: Any, *, metadata: Metadata = (), cancel: Cancel, timeout_s: float | None = None
+    ) -> Any:
+        """Send one request and return the one response.
+
+        Args:
+            timeout_s: seconds for the whole call; told to the far side and kept here.
+
+        Raises:
+            RpcError: the call failed, `code` says how.
+            CancelledError: `cancel` was cancelled.
+            InputError: metadata that cannot be sent.
+        """
+        with self.open(method, metadata=metadata, cancel=cancel, timeout_s=timeout_s) as call:
+            call.send_last(request)
+            response = call.receive()
+            if response is None:
+                raise RpcError(Status(Code.INTERNAL, "the far side answered with no message"), path=method.path)
+            if call.receive() is not None:
+                raise RpcError(Status(Code.INTERNAL, "the far side answered with several messages"), path=method.path)
+            return response
+
+    def open(self, method: Method, *, metadata: Metadata = (), cancel: Cancel, timeout_s: float | None = None) -> Call:
+        """Begin a call; waits while the far side takes no more calls at a time. Close what is returned.
+
+        Raises:
+            RpcError: the connection is over, or was before there was room for the call.
+            CancelledError: `cancel` was cancelled.
+            InputError: metadata that cannot be sent.
+        """
+        headers = request_headers(method.path, metadata, timeout_s)
+        call = Call(self, method, cancel, timeout_s)
+        try:
+            with self.lock:
+                self._begin(call, headers)
+        except BaseException:
+            call.close()
+            raise
+        return call
+
+    def ping(self, *, cancel: Cancel, timeout_s: float = 10.0) -> float:
+        """Ask the far side's HTTP/2 end for a sign of life and return how long that took, in seconds.
+
+        Raises:
+            RpcError: nothing came within `timeout_s`, or the connection is over.
+            CancelledError: `cancel` was cancelled.
+        """
+        answered = threading.Event()
+        began = time.monotonic()
+        with self.lock:
+            self._check_open()
+            self._ping_number += 1
+            payload = self._ping_number.to_bytes(8, "big")
+            self._pings[payload] = answered
+            self._http2.ping(payload)
+            self._flush()
+        try:
+            with cancel.closing(answered.set):
+                came = answered.wait(timeout_s)
+        finally:
+            with self.lock:
+                waiting = self._pings.pop(payload, None) is not None
+        cancel.check()
+        with self.lock:
+            self._check_open()
+        if waiting or not came:
+            raise RpcError(Status(Code.DEADLINE_EXCEEDED, f"no answer to a ping within {timeout_s} s"))
+        return time.monotonic() - began
 
     def on_close(self, callback: Callable[[], None]) -> None:
-        """Have a function called when the connection ends, at once if it has."""
+        """Have `callback` run once when the connection is over, in the thread that finds out; at once if it is.
+
+        It must neither block nor raise.
+        """
         with self.lock:
-            if not self._closed:
+            if self._failure is None:
                 self._on_close.append(callback)
                 return
         callback()
 
-    def unary(
-        self,
-        method: Method,
-        request: Any,
-        *,
-        metadata: Metadata = (),
-        cancel: Cancel,
-        timeout_s: float | None = None,
-    ) -> Any:
-        """Call with one message and return the one that comes back.
-
-        Raises:
-            RpcError: the far side says no, is gone, or does not answer in time; CancelledError.
-        """
-        call = self.open(method, metadata=metadata, cancel=cancel, timeout_s=timeout_s)
-        try:
-            call.send(request)
-            call.end()
-            answer = call.receive()
-            if answer is None:
-                raise call.failed(UNAVAILABLE, "no answer")
-            return answer
-        finally:
-            call.close()
-
-    def open(self, method: Method, *, metadata: Metadata = (), cancel: Cancel, timeout_s: float | None = None) -> Call:
-        """Begin a call. Close it in the end.
-
-        Raises:
-            RpcError: the connection has ended; CancelledError.
-        """
-        cancel.check()
-        headers = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", method.path),
-            (":authority", "localhost"),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-            ("user-agent", "lamina"),
-        ]
-        if timeout_s is not None:
-            headers.append(("grpc-timeout", f"{max(1, int(timeout_s * 1000))}m"))
-        headers += [(name.lower(), value) for name, value in metadata]
-        deadline = time.monotonic() + timeout_s if timeout_s is not None else None
-        with self.lock:
-            if self._closed:
-                raise RpcError(method.path, UNAVAILABLE, self._why)
-            try:
-                stream_id = self._h2.get_next_available_stream_id()
-                self._h2.send_headers(stream_id, headers)
-            except h2.exceptions.H2Error as error:
-                raise RpcError(method.path, UNAVAILABLE, f"the connection takes no calls: {error}") from error
-            call = self._calls[stream_id] = Call(self, method, stream_id, cancel, deadline)
-        call.watch()
-        self._flush()
-        return call
-
     def close(self) -> None:
-        """End the connection and all calls. Idempotent."""
-        self._lost("the session was closed")
-        self._stream.close()
+        """End the connection, fail what is under way; idempotent, never blocks."""
+        self._lose(Status(Code.UNAVAILABLE, "the connection was closed on this side"))
 
-    # ---- for calls ----
+    def join(self, timeout_s: float = 10.0) -> bool:
+        """Wait for the threads of a connection that is over; tell whether they have ended.
 
-    def send_data(self, call: Call, stream_id: int, data: bytes) -> None:
-        """Send bytes on a stream as its window allows."""
-        view = memoryview(data)
-        while view:
-            with self.lock:
-                while True:
-                    if call.ended or self._closed:
-                        call.check()
-                        raise call.failed(UNAVAILABLE, self._why if self._closed else "the call is over")
-                    try:
-                        window = self._h2.local_flow_control_window(stream_id)
-                        size = min(window, self._h2.max_outbound_frame_size, len(view))
-                        if size > 0:
-                            self._h2.send_data(stream_id, bytes(view[:size]))
-                            break
-                    except h2.exceptions.H2Error as error:
-                        raise call.failed(UNAVAILABLE, f"cannot be sent: {error}") from error
-                    call.wait()
-            view = view[size:]
+        Apart from `close`, because a stream within somebody's call ends only when that call does.
+        """
+        for thread in (self._reader, self._outlet.thread):
+            if thread is not None and thread is not threading.current_thread():
+                thread.join(timeout_s)
+        return not self._reader.is_alive() and not (self._outlet.thread and self._outlet.thread.is_alive())
+
+    # --- what calls ask, with the lock held
+
+    def writable(self, call: Call) -> int:
+        """See `Link`."""
+        room = MAX_UNSENT - self._outlet.pending
+        count = min(self._http2.window(call.stream), room)
+        if count > 0:
+            return count
+        self._blocked.add(call)
+        return 0
+
+    def send_data(self, call: Call, data: memoryview, *, end: bool) -> None:
+        """See `Link`."""
+        self._http2.data(call.stream, data, end=end)
+        self._flush()
+
+    def give_credit(self, call: Call, count: int) -> None:
+        """See `Link`."""
+        self._http2.credit(call.stream, count)
+        self._flush()
+
+    def took(self, count: int) -> None:
+        """See `Link`."""
+        self._held -= count
+        self._credit_connection()
+
+    def over(self, call: Call, reset: int | None) -> None:
+        """See `Link`."""
+        self._blocked.discard(call)
+        self._queued.pop(call, None)
+        if self._calls.pop(call.stream, None) is None:
+            return
+        if reset is not None and self._failure is None:
+            self._http2.reset(call.stream, reset)
             self._flush()
+        self._wake_queued()
 
-    def end_stream(self, stream_id: int) -> None:
-        """End our half of a stream."""
-        with self.lock:
-            if self._closed:
-                return
-            try:
-                self._h2.end_stream(stream_id)
-            except h2.exceptions.H2Error:
-                return  # the far side has ended it altogether
+    def _begin(self, call: Call, headers: Headers) -> None:
+        self._queued[call] = None
+        try:
+            while not self._has_stream_for(call):
+                call.await_stream()
+            call.check()
+            call.stream = self._http2.open(headers)
+        except ExhaustedError as error:
+            raise RpcError(Status(Code.UNAVAILABLE, "this connection has had its last call")) from error
+        finally:
+            self._queued.pop(call, None)
+            self._wake_queued()
+        self._calls[call.stream] = call
         self._flush()
 
-    def consumed(self, stream_id: int, size: int) -> None:
-        """Let the far side send as many bytes more."""
-        with self.lock:
-            if self._closed:
-                return
-            try:
-                self._h2.acknowledge_received_data(size, stream_id)
-            except h2.exceptions.H2Error:
-                return
-        self._flush()
+    def _has_stream_for(self, call: Call) -> bool:
+        self._check_open()
+        if self._refusing is not None:
+            raise RpcError(self._refusing, path=call.method.path)
+        call.check()
+        return len(self._calls) < min(MAX_STREAMS, self._http2.max_streams) and next(iter(self._queued)) is call
 
-    def reset(self, call: Call, stream_id: int) -> None:
-        """End a stream, whatever its state, and forget it."""
-        with self.lock:
-            known = self._calls.pop(stream_id, None)
-            if known is None:
-                return
-            was_ended = call.ended
-            call.finish(call.failed(CANCELLED, "the call was closed"))
-            if self._closed:
-                return
-            unread = call.unread()
-            try:
-                if unread:
-                    self._h2.acknowledge_received_data(unread, stream_id)
-                if not was_ended or not call.is_half_closed():
-                    self._h2.reset_stream(stream_id, h2.errors.ErrorCodes.CANCEL)
-            except h2.exceptions.H2Error:
-                pass  # it is closed already
-        self._flush()
+    def _wake_queued(self) -> None:
+        for call in self._queued:
+            call.wake()
+            break
 
-    # ---- the connection ----
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise RpcError(self._failure)
 
     def _flush(self) -> None:
-        """Send what HTTP/2 has to say. Who finds another thread sending leaves it to that one."""
-        while True:
-            with self.lock:
-                data = self._h2.data_to_send()
-                if data:
-                    self._out.append(data)
-                if not self._out:
-                    return
-            if not self._sending.acquire(blocking=False):
-                return
-            try:
-                with self.lock:
-                    data = b"".join(self._out)
-                    self._out.clear()
-                if data:
-                    self._stream.send(data)
-            except Exception:
-                self._lost("the client has gone")
-                return
-            finally:
-                self._sending.release()
+        self._outlet.push(self._http2.take())
+
+    def _has_room(self) -> None:
+        blocked, self._blocked = self._blocked, set()
+        for call in blocked:
+            call.wake()
+
+    def _credit_connection(self) -> None:
+        if self._owed >= _CREDIT_STEP and self._held <= MAX_HELD and self._failure is None:
+            self._http2.credit(0, self._owed)
+            self._owed = 0
+            self._flush()
+
+    # --- what the connection brings, with the lock held
+
+    def on_headers(self, stream: int, headers: Headers) -> None:
+        """See `Handler`."""
+        call = self._calls.get(stream)
+        if call is not None:
+            call.put_headers(headers)
+
+    def on_data(self, stream: int, data: bytes, length: int) -> None:
+        """See `Handler`."""
+        self._owed += length
+        call = self._calls.get(stream)
+        if call is not None:
+            self._held += len(data)
+            call.put_data(data, length - len(data))
+        self._credit_connection()
+
+    def on_end(self, stream: int) -> None:
+        """See `Handler`."""
+        call = self._calls.get(stream)
+        if call is not None:
+            call.put_end()
+
+    def on_reset(self, stream: int, error_code: int) -> None:
+        """See `Handler`."""
+        call = self._calls.get(stream)
+        if call is not None:
+            call.failed(of_reset(error_code), reset=None)
+
+    def on_window(self, stream: int) -> None:
+        """See `Handler`."""
+        call = self._calls.get(stream)
+        if call is not None:
+            self._blocked.discard(call)
+            call.wake()
+        elif not stream:
+            self._has_room()
+            self._wake_queued()
+
+    def on_goaway(self, last_stream: int, error_code: int, debug: bytes) -> None:
+        """See `Handler`."""
+        said = debug[:MAX_MESSAGE].decode("utf-8", "replace")
+        gone = Status(Code.UNAVAILABLE, f"the far side takes no more calls{': ' if said else ''}{said}")
+        self._refusing = gone
+        for call in [call for stream, call in self._calls.items() if error_code or stream > last_stream]:
+            call.failed(gone, reset=None)
+        for call in list(self._queued):
+            call.failed(gone, reset=None)
+
+    def on_pong(self, payload: bytes) -> None:
+        """See `Handler`."""
+        answered = self._pings.pop(payload, None)
+        if answered is not None:
+            answered.set()
+
+    # --- the reader thread, and the end
 
     def _read(self) -> None:
-        """Take in what comes, until the stream ends."""
-        why = "the client has gone"
+        why = "the far side closed the connection"
         try:
             while data := self._stream.receive():
                 with self.lock:
-                    if self._closed:
+                    if self._failure is not None:
                         break
-                    for event in self._h2.receive_data(data):
-                        self._take(event)
-                self._flush()
-                if self._closed:
-                    break
-        except h2.exceptions.H2Error as error:
-            why = f"the client does not speak HTTP/2: {error}"
-            self._flush()
-        except Exception as error:  # whatever a hostile peer brings about in there, it ends this connection alone
-            why = f"the connection failed: {type(error).__name__}: {error}"
-        self._lost(why)
-        self._stream.close()
+                    self._take(data)
+        except Exception as error:  # whatever the stream raises
+            why = f"the connection broke: {error or type(error).__name__}"
+        finally:
+            self._lose(Status(Code.UNAVAILABLE, why[:MAX_MESSAGE]))
 
-    def _take(self, event: h2.events.Event) -> None:
-        if isinstance(event, h2.events.DataReceived):
-            call = self._calls.get(event.stream_id)
-            size = event.flow_controlled_length
-            if call is None:
-                self._h2.acknowledge_received_data(size, event.stream_id)
-                return
-            if size > len(event.data):  # padding
-                self._h2.acknowledge_received_data(size - len(event.data), event.stream_id)
-            if not call.took_data(event.data):
-                call.finish(call.failed(EXHAUSTED, "a message is compressed or too large"))
-        elif isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
-            call = self._calls.get(event.stream_id)
-            if call is not None:
-                ended = isinstance(event, h2.events.TrailersReceived) or event.stream_ended is not None
-                call.took_headers(_text(event.headers), ended=ended)
-        elif isinstance(event, h2.events.StreamEnded):
-            call = self._calls.get(event.stream_id)
-            if call is not None:
-                call.stream_ended()
-        elif isinstance(event, h2.events.StreamReset):
-            call = self._calls.get(event.stream_id)
-            if call is not None:
-                call.finish(call.failed(CANCELLED, f"the client ended the call (HTTP/2 code {event.error_code})"))
-        elif isinstance(event, h2.events.WindowUpdated | h2.events.RemoteSettingsChanged):
-            for call in list(self._calls.values()):
-                call.changed.notify_all()
-        elif isinstance(event, h2.events.ConnectionTerminated):
-            self._why = "the client ended the connection"
-            self._lost(self._why)
+    def _take(self, data: bytes) -> None:
+        """Act on what came, with the lock held."""
+        try:
+            self._http2.receive(data)
+        except Http2Error as error:
+            self._fail(Status(Code.UNAVAILABLE, f"the far side broke the protocol: {error}"[:MAX_MESSAGE]))
+            return
+        self._flush()
+        if self._outlet.pending > MAX_BACKLOG:
+            self._fail(Status(Code.UNAVAILABLE, "the far side asks and asks and does not read the answers"))
 
-    def _lost(self, why: str) -> None:
-        """End every call; nothing more will come."""
+    def _broken(self, error: BaseException) -> None:
+        self._lose(Status(Code.UNAVAILABLE, f"the connection broke: {error or type(error).__name__}"[:MAX_MESSAGE]))
+
+    def _lose(self, status: Status) -> None:
+        """Fail everything with `status`, close the stream and tell who wants to know; the first reason stays."""
         with self.lock:
-            if self._closed:
-                return
-            self._closed, self._why = True, why
-            for call in self._calls.values():
-                call.finish(call.failed(UNAVAILABLE, why))
-            self._calls.clear()
-            callbacks = list(self._on_close)
-            self._on_close.clear()
+            self._fail(status)
+            callbacks, self._on_close = self._on_close, []
+        self._stream.close()
         for callback in callbacks:
             callback()
+
+    def _fail(self, status: Status) -> None:
+        """Fail everything, with the lock held; whoever does must see to it that `_lose` follows."""
+        if self._failure is not None:
+            return
+        self._http2.goaway()
+        self._flush()
+        self._failure = status
+        for call in [*self._calls.values(), *self._queued]:
+            call.failed(status, reset=None)
+        for answered in self._pings.values():
+            answered.set()
+        self._outlet.close()

@@ -1,6 +1,14 @@
-"""Streams of bytes that a tunnel runs through: a socket, or the messages of a gRPC call.
+"""What a tunnel runs over: the protocol, a socket, and messages that a bidirectional gRPC method carries.
 
-A stream may be used from two threads, one that sends and one that receives; `close` may come from a third.
+    peer = Peer(SocketStream(connected))
+
+    stream = MessageStream(message.data for message in requests)    # in grpcio's handler of Control.Session
+    peer = Peer(stream)
+    for data in stream.outgoing():
+        yield BytesMessage(data=data)
+
+Invariants: `close` wakes whoever is in `send` or `receive`; nothing is buffered without a bound; a descriptor is closed
+only when no thread is inside a call on it, so that its number cannot mean another file meanwhile.
 """
 
 from __future__ import annotations
@@ -8,96 +16,185 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
-_CHUNK_BYTES = 256 << 10
-_MOST_WAITING = 1 << 20
+READ_SIZE = 256 << 10
+MAX_QUEUED = 1 << 20
+MAX_PIECE = 256 << 10
 
 
 class ByteStream(Protocol):
-    """Bytes both ways, in order."""
+    """Bytes both ways. One thread may send while another receives; `close` may come from any."""
 
     def send(self, data: bytes) -> None:
-        """Send all of it; blocks while the other end does not take any. Raises OSError when the stream has ended."""
+        """Send all of `data`; block as long as the far side takes none.
+
+        Raises:
+            OSError: the stream is closed or broken.
+        """
 
     def receive(self) -> bytes:
-        """Return what has come, at least one byte; b"" when the stream has ended."""
+        """Return the next bytes, at least one; b"" at the end.
+
+        Raises:
+            OSError: the stream is broken.
+        """
 
     def close(self) -> None:
-        """End the stream; whoever is blocked in it goes on. Idempotent."""
+        """End the stream both ways; idempotent; never blocks."""
+
+
+@runtime_checkable
+class EagerStream(Protocol):
+    """A stream that can also say how much it takes at once, which saves handing bytes to another thread."""
+
+    def offer(self, data: bytes) -> int:
+        """Send as much of `data` as goes without waiting; return how much that was.
+
+        Raises:
+            OSError: the stream is closed or broken.
+        """
 
 
 class SocketStream:
-    """A connected stream socket."""
+    """A connected stream socket, which belongs to this object from now on."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        connected.settimeout(None)
+        self._lock = threading.Lock()
+        self._users = 0
+        self._closed = False
 
     def send(self, data: bytes) -> None:
-        """Send all of it."""
-        self._connection.sendall(data)
+        """See `ByteStream`."""
+        self._enter()
+        try:
+            self._socket.sendall(data)
+        finally:
+            self._leave()
+
+    def offer(self, data: bytes) -> int:
+        """See `EagerStream`."""
+        self._enter()
+        try:
+            return self._socket.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        finally:
+            self._leave()
 
     def receive(self) -> bytes:
-        """Return what has come."""
+        """See `ByteStream`."""
         try:
-            return self._connection.recv(_CHUNK_BYTES)
+            self._enter()
         except OSError:
             return b""
+        try:
+            return self._socket.recv(READ_SIZE)
+        finally:
+            self._leave()
 
     def close(self) -> None:
-        """Shut the connection; the socket itself belongs to who made it."""
-        try:
-            self._connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        """See `ByteStream`."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # the far side was faster
+            if not self._users:
+                self._socket.close()
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise OSError("the stream is closed")
+            self._users += 1
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._closed and not self._users:
+                self._socket.close()
 
 
 class MessageStream:
-    """Bytes in the messages of a call that goes both ways: what comes is iterated over, what goes is iterated out.
+    """Bytes that travel as messages of a call somebody else serves.
 
-    Invariant: at most `_MOST_WAITING` bytes (and one piece) wait to be taken by `outgoing`.
+    Args:
+        incoming: gives the far side's bytes, piece by piece; ends or raises when the call does.
+        stop: called once by `close`; must make a blocked `incoming` end (of grpcio: the context's `cancel`).
+        limit: bytes that may wait to be taken from `outgoing`.
     """
 
-    def __init__(self, incoming: Iterable[bytes]) -> None:
-        self._incoming = iter(incoming)
-        self._outgoing: deque[bytes] = deque()
-        self._waiting = 0
-        self._closed = False
+    def __init__(
+        self, incoming: Iterator[bytes], *, stop: Callable[[], object] = lambda: None, limit: int = MAX_QUEUED
+    ) -> None:
+        self._incoming = incoming
+        self._stop = stop
+        self._limit = limit
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
         self._changed = threading.Condition()
+        self._closed = False
 
     def send(self, data: bytes) -> None:
-        """Queue the bytes; waits while too many are waiting."""
+        """See `ByteStream`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._waiting < _MOST_WAITING)
-            if self._closed:
-                raise OSError("the stream has ended")
-            self._outgoing.append(data)
-            self._waiting += len(data)
+            while self._queued >= self._limit and not self._closed:
+                self._changed.wait()
+            self._put(data)
+
+    def offer(self, data: bytes) -> int:
+        """See `EagerStream`: all or nothing."""
+        with self._changed:
+            if self._queued >= self._limit and not self._closed:
+                return 0
+            self._put(data)
+            return len(data)
+
+    def _put(self, data: bytes) -> None:
+        if self._closed:
+            raise OSError("the stream is closed")
+        if data:
+            self._queue.append(data)
+            self._queued += len(data)
             self._changed.notify_all()
 
     def receive(self) -> bytes:
-        """Return the next message that is not empty."""
-        try:
-            return next((data for data in self._incoming if data), b"")
-        except Exception:  # grpcio raises a bare Exception when the call has ended
-            return b""
+        """See `ByteStream`; empty pieces are passed over."""
+        while not self._closed:
+            data = next(self._incoming, None)
+            if data is None:
+                break
+            if data:
+                return data
+        return b""
 
     def close(self) -> None:
-        """End the stream."""
+        """See `ByteStream`. What is queued can still be taken from `outgoing`."""
         with self._changed:
+            if self._closed:
+                return
             self._closed = True
             self._changed.notify_all()
+        self._stop()
 
     def outgoing(self) -> Iterator[bytes]:
-        """Yield what is sent, until the stream has ended."""
+        """Give what is to be sent, small pieces joined and large ones cut, until the stream is closed."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._outgoing)
-                if not self._outgoing:
+                while not self._queue and not self._closed:
+                    self._changed.wait()
+                if not self._queue:
                     return
-                data = b"".join(self._outgoing)
-                self._outgoing.clear()
-                self._waiting = 0
+                joined = b"".join(self._queue)
+                self._queue.clear()
+                self._queued = 0
                 self._changed.notify_all()
-            yield data
+            for start in range(0, len(joined), MAX_PIECE):
+                yield joined[start : start + MAX_PIECE]
