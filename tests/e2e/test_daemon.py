@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,11 @@ def on_busybox(folder: Path, dockerfile: str) -> Offers:
     """Make a build context with a stage `base` that has a shell."""
     busybox_context(folder)
     return context(folder, PREFIX + dockerfile)
+
+
+def sleep_of_its_own() -> str:
+    """Return a command that no other test runs at the same time."""
+    return f"sleep {1000 + secrets.randbelow(10**6)}"
 
 
 def names(responses: list[control_pb2.StatusResponse]) -> set[str]:
@@ -251,7 +257,8 @@ def test_what_a_frontend_says_went_wrong_is_the_builds_error(client: Client):
 
 def test_a_client_that_goes_away_leaves_nothing_running(client: Client, daemon: Daemon, tmp_path: Path):
     """B21: cancelling the call ends the step."""
-    offers = on_busybox(tmp_path / "ctx", "FROM base\nRUN echo begun; sleep 987\n")
+    sleep = sleep_of_its_own()
+    offers = on_busybox(tmp_path / "ctx", f"FROM base\nRUN echo begun; {sleep}\n")
     ref = new_ref()
     with client.session(offers) as session:
         request = control_pb2.SolveRequest(Ref=ref, Session=session, Frontend="dockerfile.v0")
@@ -262,19 +269,20 @@ def test_a_client_that_goes_away_leaves_nothing_running(client: Client, daemon: 
         call.cancel()
         client.status(ref)  # ends when the build has
 
-    assert subprocess.run(["pgrep", "-f", "sleep 987"], capture_output=True, check=False).stdout == b""
+    assert subprocess.run(["pgrep", "-f", sleep], capture_output=True, check=False).stdout == b""
     assert not [name for name in os.listdir(daemon.root / "work") if not name.endswith(".lock")]
 
 
 def test_a_killed_daemon_starts_again_with_its_cache(client: Client, daemon: Daemon, tmp_path: Path):
     """What was finished before the kill is found; nothing of the rest is left."""
-    offers = on_busybox(tmp_path / "ctx", "FROM base\nRUN echo one > /one\nRUN sleep 988\n")
+    sleep = sleep_of_its_own()
+    offers = on_busybox(tmp_path / "ctx", f"FROM base\nRUN echo one > /one\nRUN {sleep}\n")
     ref = new_ref()
     with client.session(offers) as session:
         request = control_pb2.SolveRequest(Ref=ref, Session=session, Frontend="dockerfile.v0")
         call = client.control["Solve"].future(request)
         for response in client.control["Status"](control_pb2.StatusRequest(Ref=ref)):
-            if any("sleep 988" in vertex.name and vertex.HasField("started") for vertex in response.vertexes):
+            if any(sleep in vertex.name and vertex.HasField("started") for vertex in response.vertexes):
                 break
         daemon.kill()
         assert call.exception(30) is not None
@@ -286,7 +294,7 @@ def test_a_killed_daemon_starts_again_with_its_cache(client: Client, daemon: Dae
         cached = [v.name for response in later.status(ref) for v in response.vertexes if v.cached]
 
     assert any("echo one" in name for name in cached)
-    assert subprocess.run(["pgrep", "-f", "sleep 988"], capture_output=True, check=False).stdout == b""
+    assert subprocess.run(["pgrep", "-f", sleep], capture_output=True, check=False).stdout == b""
 
 
 def test_history_tells_of_builds_and_forgets_them(client: Client, tmp_path: Path):

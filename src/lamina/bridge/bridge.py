@@ -9,11 +9,11 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from lamina.api.errors import NotFoundError
 from lamina.api.pb import worker_pb2
-from lamina.bridge.dockerfile import solve_dockerfile
 from lamina.bridge.values import CONFIG, PLATFORMS, Ref, Result
 from lamina.cancel import Cancel
 from lamina.engine.job import Job, Wanted
@@ -22,6 +22,9 @@ from lamina.layer.entry import Entry
 from lamina.layer.view import ChainView
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.oci.platform import Platform, host_platform
+
+if TYPE_CHECKING:
+    from lamina.bridge.containers import Containers
 
 Workers = Callable[[], Sequence[worker_pb2.WorkerRecord]]
 MAX_REFS = 10_000
@@ -51,6 +54,13 @@ class Bridge:
         self._returned: Result | BaseException | None = None
         self._is_returned = threading.Event()
 
+    @cached_property
+    def containers(self) -> Containers:
+        """The containers that the frontend asked for."""
+        from lamina.bridge.containers import Containers
+
+        return Containers(self)
+
     def solve(
         self,
         *,
@@ -68,7 +78,7 @@ class Bridge:
         if frontend:
             if definition is not None and len(getattr(definition, "def")):
                 raise InputError("a solve has a definition or a frontend, not both")
-            result = self._run_frontend(frontend, opts or {}, inputs or {})
+            result = self.run_frontend(frontend, opts or {}, inputs or {})
         elif definition is not None and len(getattr(definition, "def")):
             result = Result(ref=Ref(definition, self.job))
         else:
@@ -82,9 +92,12 @@ class Bridge:
         for ref in refs:
             _ = ref.layers
 
-    def _run_frontend(self, name: str, opts: Mapping[str, str], inputs: Mapping[str, pb.Definition]) -> Result:
+    def run_frontend(self, name: str, opts: Mapping[str, str], inputs: Mapping[str, pb.Definition]) -> Result:
+        """Return the result of another frontend."""
         if name == "dockerfile.v0":
-            return solve_dockerfile(self.job, opts, inputs, self._run_frontend)
+            from lamina.bridge.dockerfile import DockerfileFrontend
+
+            return DockerfileFrontend(self, opts, inputs).solve()
         if name == "gateway.v0":
             from lamina.bridge.gateway import run_gateway
 

@@ -26,6 +26,10 @@ GATEWAY_CAPS = (
     "gateway.solve.evaluate",
     "gateway.evaluate",
     "gateway.warnings",
+    "gateway.exec",
+    "gateway.exec.extrahosts",
+    "gateway.exec.secretenv",
+    "gateway.exec.signals",
     "reference.attestations",
     "source.metaresolver",
 )

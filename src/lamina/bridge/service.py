@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -14,6 +14,7 @@ from lamina.api.services import LLB_BRIDGE
 from lamina.api.serving import serve
 from lamina.bridge.bridge import Bridge
 from lamina.bridge.caps import served
+from lamina.bridge.exec_stream import run_processes
 from lamina.bridge.messages import platform_of, result_message, result_of, stat_message
 from lamina.errors import InputError, NotYetError, SourceRange
 from lamina.progress import WarningEvent
@@ -50,8 +51,17 @@ def bridge_service(
         "ResolveImageConfig": _resolve_image_config,
         "ResolveSourceMeta": _resolve_source_meta,
         "Warn": _warn,
+        "NewContainer": _new_container,
+        "ReleaseContainer": _release_container,
     }
-    return serve(LLB_BRIDGE, {"Ping": ping, **{name: on_bridge(call) for name, call in calls.items()}})
+
+    def exec_process(messages: Iterator[gw.ExecMessage], context: grpc.ServicerContext) -> Iterator[gw.ExecMessage]:
+        return run_processes(find(context).containers, messages, context)
+
+    return serve(
+        LLB_BRIDGE,
+        {"Ping": ping, "ExecProcess": exec_process, **{name: on_bridge(call) for name, call in calls.items()}},
+    )
 
 
 def _solve(bridge: Bridge, request: gw.SolveRequest) -> gw.SolveResponse:
@@ -124,6 +134,16 @@ def _resolve_source_meta(bridge: Bridge, request: gw.ResolveSourceMetaRequest) -
     if not request.Image.NoConfig:
         message.Image.Config = config
     return message
+
+
+def _new_container(bridge: Bridge, request: gw.NewContainerRequest) -> gw.NewContainerResponse:
+    bridge.containers.new(request)
+    return gw.NewContainerResponse()
+
+
+def _release_container(bridge: Bridge, request: gw.ReleaseContainerRequest) -> gw.ReleaseContainerResponse:
+    bridge.containers.release(request.ContainerID)
+    return gw.ReleaseContainerResponse()
 
 
 def _warn(bridge: Bridge, request: gw.WarnRequest) -> gw.WarnResponse:

@@ -29,6 +29,14 @@ class ResolvedBase:
     config: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A graph that stands for a context: a result of another build, or a source elsewhere; and its image config."""
+
+    definition: pb.Definition
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
 ResolveImage = Callable[[str, Platform], ResolvedBase]
 
 
@@ -39,7 +47,9 @@ class ConvertOptions:
     Attributes:
         platform: what is built for; `build_platform`: where steps run.
         add_hosts: `name:address` or `name=address`.
-        named_contexts: name to source (`docker-image://`, `oci-layout://`, a directory).
+        named_contexts: name to source (`docker-image://`, `oci-layout://`, `input:NAME`, `local:NAME`, a directory).
+        inputs: graphs that `input:NAME` means.
+        context: stands for the build context that is no directory of the user's.
         context_excludes: rules of the ignore files that named contexts have.
         exclude_patterns: rules of the ignore file.
         several_platforms: this is one of several conversions, so that steps are named with their platform.
@@ -51,6 +61,8 @@ class ConvertOptions:
     build_platform: Platform = field(default_factory=host_platform)
     labels: Mapping[str, str] = field(default_factory=dict)
     named_contexts: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    context: Input | None = None
     context_excludes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     no_cache: bool = False
     no_cache_filter: tuple[str, ...] = ()

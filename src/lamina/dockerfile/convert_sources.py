@@ -140,6 +140,10 @@ class Conversion:
             op = pb.Op(source=pb.SourceOp(identifier=f"oci-layout://{base.reference}"), platform=platform_pb(platform))
             op.source.attrs["oci.store"] = source.removeprefix("oci-layout://").partition("@")[0]
             return self.graph.add(op, f"[context {name}] OCI load from client"), base.config
+        if source.startswith("input:"):
+            return self._input(name, source.removeprefix("input:"))
+        if source.startswith("local:"):
+            return self.local(source.removeprefix("local:")), {}
         repository = parse_git_url(source)
         if repository is not None:
             identifier, attrs = to_source(repository, GitOptions())
@@ -153,6 +157,13 @@ class Conversion:
                 hint="a directory, docker-image://NAME, oci-layout://DIR:TAG, a git or http(s) URL",
             )
         return self.local(self._name_of(name, platform)), {}
+
+    def _input(self, name: str, source: str) -> tuple[Node | None, Any]:
+        """Return the node and config of a graph that the client gave."""
+        found = self.options.inputs.get(source)
+        if found is None:
+            raise InputError(f"the build context {name!r} is the input {source!r}, which was not given")
+        return self.graph.include(found.definition), found.config
 
     def _name_of(self, name: str, platform: Platform) -> str:
         """Return how the user wrote the name of a context."""
@@ -190,6 +201,8 @@ class Conversion:
 
         Which paths all instructions read together is known only at the end: `settle_context`.
         """
+        if self.options.context is not None:
+            return self.graph.include(self.options.context.definition) or self.empty()
         self._paths.update(posixpath.normpath("/" + path).lstrip("/") or "." for path in paths)
         if self._context is None:
             op = pb.Op(source=pb.SourceOp(identifier="local://context"))

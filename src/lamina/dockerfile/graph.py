@@ -53,6 +53,23 @@ class GraphBuilder:
             lines.start.line, lines.end.line = source.start, source.end
         return Node(digest)
 
+    def include(self, definition: pb.Definition) -> Node | None:
+        """Add all vertices of another graph, and return its target; None where that has none.
+
+        The graph has been checked (`llb.definition.load_definition`).
+        """
+        serialized = list(getattr(definition, "def"))
+        if not serialized:
+            return None
+        for data in serialized[:-1]:
+            digest = "sha256:" + hashlib.sha256(data).hexdigest()
+            if digest not in self._ops:
+                self._ops[digest] = data
+                if digest in definition.metadata:
+                    self._message.metadata[digest].CopyFrom(definition.metadata[digest])
+        target = pb.Op.FromString(serialized[-1]).inputs[0]
+        return Node(target.digest, target.index)
+
     def change(self, node: Node, op: pb.Op) -> dict[str, str]:
         """Put `op` in the place of a vertex without inputs; what stands on it changes its digest.
 

@@ -8,7 +8,8 @@ machine do, what they bring does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lamina.cancel import Cancel
@@ -28,6 +29,7 @@ from lamina.snapshot.rows import LayerRef
 from lamina.solver.protocol import CacheMap, Dependency, Result, RunContext
 
 if TYPE_CHECKING:
+    from lamina.executor.attach import Attached
     from lamina.layer.recipe_listing import Row
     from lamina.ops.devices import StepDevices
 
@@ -124,6 +126,25 @@ class ExecOp:
             return self._run(inputs, context)
         except Error as error:
             raise self._located(error) from None
+
+    def attach(
+        self,
+        inputs: Sequence[Result],
+        cancel: Cancel,
+        attached: Attached,
+        on_output: Callable[[int, bytes], None],
+        *,
+        terminal: bool,
+    ) -> StepResult:
+        """Run the command with somebody in front of it; nothing is kept of what it writes, and any exit code is well.
+
+        Raises:
+            Error: it cannot be run.
+        """
+        check_can_run(platform_of(self._op), self._source)
+        with Mounts(self._exec, inputs, self._worker, cancel, self._source) as mounts:
+            step = replace(self._step(mounts, cancel), terminal=terminal)
+            return self._worker.executor().run(step, on_output, cancel, attached)
 
     def _located(self, error: Error) -> Error:
         """Return the error with the instruction's lines; a path that the message names is not told twice."""

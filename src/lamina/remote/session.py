@@ -89,10 +89,10 @@ class RemoteSession:
         return method.path.lower() in self._methods
 
     def context_dir(self, name: str, attrs: Mapping[str, str] | None = None) -> Path | None:
-        """Fetch what changed of a directory, and return ours; None when the client offers no directories.
+        """Fetch what changed of a directory, and return ours; None when the client offers none of that name.
 
         Raises:
-            InputError: it has none of that name; NetworkError: it went away, or sent what it must not.
+            NetworkError: the client went away, or sent what it must not.
         """
         if not self.offers(FILE_SYNC.DiffCopy):
             return None
@@ -110,7 +110,7 @@ class RemoteSession:
             receiver.set_folder_times()
         except RpcError as error:
             if error.code == _NOT_FOUND:
-                raise InputError(f"the client offers no directory {name!r}") from error
+                return None
             raise
         finally:
             call.close()
