@@ -359,6 +359,8 @@ def test_what_cannot_be_is_refused(client: Client, fields: dict, code: str, word
 def test_names_of_builds_and_sessions_are_taken_once(client: Client, tmp_path: Path):
     """Two clients that claim one name: the first has it."""
     with client.session(Offers(), "mine") as session:
+        with pytest.raises(grpc.RpcError, match="offers no directory"):
+            client.dockerfile(session)  # so that it is known to be there
         second = client.control["Session"](iter(()), metadata=[("x-docker-expose-session-uuid", session)])
         with pytest.raises(grpc.RpcError) as failed:
             list(second)

@@ -17,7 +17,8 @@ from google.rpc.status_pb2 import Status
 
 from lamina.errors import CancelledError, Error, InputError, NetworkError, NotYetError, SourceRange, StorageError
 
-CANCELLED, UNKNOWN, INVALID, NOT_FOUND, EXISTS, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 1, 2, 3, 5, 6, 12, 13, 14
+CANCELLED, UNKNOWN, INVALID, NOT_FOUND, EXISTS, EXHAUSTED = 1, 2, 3, 5, 6, 8
+UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
 
 _PREFIX = "github.com/moby/buildkit/"
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
@@ -51,7 +52,10 @@ def status_of(error: BaseException) -> Status:
     """Return the status that tells a client of an error. What is not an `Error` of ours is a fault of this program."""
     if isinstance(error, RemoteError):
         return error.status
-    if isinstance(error, NotFoundError):
+    own = getattr(error, "code", None)
+    if isinstance(own, int) and isinstance(error, Error):
+        code = own
+    elif isinstance(error, NotFoundError):
         code = NOT_FOUND
     elif isinstance(error, ExistsError):
         code = EXISTS

@@ -21,6 +21,7 @@ from lamina.api.pb import (
     exporter_pb2,
     filesync_pb2,
     gateway_pb2,
+    health_pb2,
     policysession_pb2,
     secrets_pb2,
     ssh_pb2,
@@ -75,6 +76,7 @@ def _service(module: Any, name: str) -> Service:
 
 
 CONTROL = _service(control_pb2, "Control")
+HEALTH = _service(health_pb2, "Health")
 LLB_BRIDGE = _service(gateway_pb2, "LLBBridge")
 
 FILE_SYNC = _service(filesync_pb2, "FileSync")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-import grpc
 from google.rpc.status_pb2 import Status
 
 from lamina.api.errors import status_of
 from lamina.api.pb import gateway_pb2 as gw
 from lamina.bridge.containers import Containers, Process
+from lamina.errors import Error
+from lamina.rpc.call import ServedCall
 
 _MOST_WAITING = 256
 _MOST_PROCESSES = 32
@@ -19,11 +20,11 @@ _UNKNOWN = 2
 
 
 def run_processes(
-    containers: Containers, messages: Iterator[gw.ExecMessage], context: grpc.ServicerContext
+    containers: Containers, messages: Iterable[gw.ExecMessage], call: ServedCall
 ) -> Iterator[gw.ExecMessage]:
     """Run what the client asks for, and yield what comes of it, until it ends its side and all processes have ended."""
     stream = _Stream(containers)
-    context.add_callback(stream.cancel)
+    call.on_end(stream.cancel)
     reader = threading.Thread(target=stream.read, args=(messages,), name="exec-input", daemon=True)
     reader.start()
     return stream.answers()
@@ -54,12 +55,12 @@ class _Stream:
         for process in processes:
             process.cancel.cancel()
 
-    def read(self, messages: Iterator[gw.ExecMessage]) -> None:
+    def read(self, messages: Iterable[gw.ExecMessage]) -> None:
         """Take messages from the client."""
         try:
             for message in messages:
                 self._take(message)
-        except Exception:  # the call has ended; grpcio says so with an exception of no particular kind
+        except Error:  # the call has ended
             self.cancel()
         with self._guard:
             self._ended = True

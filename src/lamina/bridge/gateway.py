@@ -10,14 +10,12 @@ from __future__ import annotations
 import json
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import grpc
 
 from lamina.api.pb import worker_pb2
 from lamina.bridge.service import bridge_service
@@ -32,13 +30,14 @@ from lamina.llb import state as llb
 from lamina.oci.platform import host_platform
 from lamina.ops.user import lookup_user
 from lamina.progress import LogEvent, VertexEvent
+from lamina.rpc.server import Server, table
+from lamina.tunnel.streams import SocketStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lamina.bridge.bridge import Bridge
 
-_CALLS_AT_ONCE = 64
 _NETWORK_LABEL = "moby.buildkit.frontend.network.none"
 _CAPS_LABEL = "moby.buildkit.frontend.caps"
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -76,19 +75,17 @@ def run_gateway(bridge: Bridge, opts: Mapping[str, str], workers: Workers) -> Re
     offered = set(str((program.config.get("Labels") or {}).get(_CAPS_LABEL, "")).split(","))
     if lacking := wanted - offered:
         raise InputError(f"the frontend {source} lacks {', '.join(sorted(lacking))}")
-    directory = job.place.lease.directory / f"frontend-{secrets.token_hex(4)}"
-    directory.mkdir(mode=0o700)
-    server = grpc.server(ThreadPoolExecutor(_CALLS_AT_ONCE, thread_name_prefix="frontend"))
+    ours, theirs = socket.socketpair()
+    server = Server(table(bridge_service(lambda _call: bridge, workers)))
+    serving = threading.Thread(target=server.serve, args=(SocketStream(ours),), name="frontend", daemon=True)
+    serving.start()
     try:
-        server.add_generic_rpc_handlers((bridge_service(lambda _context: bridge, workers),))
-        path = str(directory / "s")
-        server.add_insecure_port(f"unix:{path}")
-        server.start()
-        _run(job, program, opts, workers, path)
+        with theirs:
+            _run(job, program, opts, workers, theirs)
+        serving.join()
         return bridge.result_now(lambda: FrontendError(f"the frontend {source} ended without a result"))
     finally:
-        server.stop(None).wait()
-        remove_tree(directory)
+        server.stop()
 
 
 def _program(job: Job, source: str) -> _Program:
@@ -96,15 +93,14 @@ def _program(job: Job, source: str) -> _Program:
     return _Program(source, Ref(llb.image(base.reference).marshal(), job), dict(base.config.get("config") or {}))
 
 
-def _run(job: Job, program: _Program, opts: Mapping[str, str], workers: Workers, path: str) -> None:
+def _run(job: Job, program: _Program, opts: Mapping[str, str], workers: Workers, connection: socket.socket) -> None:
     """Run the program with its standard streams on the server's socket, until it ends."""
     title, started = f"[frontend] {program.name}", time.time()
     digest = f"frontend:{secrets.token_hex(8)}"
     job.sink(VertexEvent(digest, title, started=started))
     error = ""
     try:
-        with _rootfs(job, program.ref) as rootfs, socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(path)
+        with _rootfs(job, program.ref) as rootfs:
 
             def on_output(stream: int, data: bytes) -> None:
                 if stream == 1:

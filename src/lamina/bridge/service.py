@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
-
-import grpc
 
 from lamina.api.errors import RemoteError
 from lamina.api.pb import gateway_pb2 as gw
 from lamina.api.pb import worker_pb2
-from lamina.api.services import LLB_BRIDGE
-from lamina.api.serving import serve
+from lamina.api.services import LLB_BRIDGE, Service
 from lamina.bridge.bridge import Bridge
 from lamina.bridge.caps import served
 from lamina.bridge.exec_stream import run_processes
 from lamina.bridge.messages import platform_of, result_message, result_of, stat_message
 from lamina.errors import InputError, NotYetError, SourceRange
 from lamina.progress import WarningEvent
+from lamina.rpc.call import Handler, ServedCall
 
-FindBridge = Callable[[grpc.ServicerContext], Bridge]
+FindBridge = Callable[[ServedCall], Bridge]
 
 
 def bridge_service(
     find: FindBridge, workers: Callable[[], Sequence[worker_pb2.WorkerRecord]]
-) -> grpc.GenericRpcHandler:
-    """Return the handlers of the service.
+) -> tuple[Service, dict[str, Handler]]:
+    """Return the service and its handlers.
 
     Args:
         find: returns the bridge that a call is for, or raises.
         workers: what `Ping` tells of workers.
     """
 
-    def ping(_request: Any, context: grpc.ServicerContext) -> gw.PongResponse:
-        find(context)
+    def ping(_request: Any, call: ServedCall) -> gw.PongResponse:
+        find(call)
         gateway, llb = served()
         return gw.PongResponse(FrontendAPICaps=gateway, LLBCaps=llb, Workers=workers())
 
-    def on_bridge(handler: Callable[[Bridge, Any], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:
-        return lambda request, context: handler(find(context), request)
+    def on_bridge(handler: Callable[[Bridge, Any], Any]) -> Handler:
+        return lambda request, call: handler(find(call), request)
 
     calls: dict[str, Callable[[Bridge, Any], Any]] = {
         "Solve": _solve,
@@ -55,13 +53,14 @@ def bridge_service(
         "ReleaseContainer": _release_container,
     }
 
-    def exec_process(messages: Iterator[gw.ExecMessage], context: grpc.ServicerContext) -> Iterator[gw.ExecMessage]:
-        return run_processes(find(context).containers, messages, context)
+    def exec_process(messages: Iterable[gw.ExecMessage], call: ServedCall) -> Iterator[gw.ExecMessage]:
+        return run_processes(find(call).containers, messages, call)
 
-    return serve(
-        LLB_BRIDGE,
-        {"Ping": ping, "ExecProcess": exec_process, **{name: on_bridge(call) for name, call in calls.items()}},
-    )
+    return LLB_BRIDGE, {
+        "Ping": ping,
+        "ExecProcess": exec_process,
+        **{name: on_bridge(one) for name, one in calls.items()},
+    }
 
 
 def _solve(bridge: Bridge, request: gw.SolveRequest) -> gw.SolveResponse:

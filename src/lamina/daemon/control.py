@@ -6,12 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import grpc
-
 from lamina import __version__
 from lamina.api.pb import control_pb2, worker_pb2
 from lamina.api.services import CONTROL
-from lamina.api.serving import serve
 from lamina.bridge.bridge import Bridge
 from lamina.bridge.service import bridge_service
 from lamina.cancel import Cancel
@@ -23,6 +20,10 @@ from lamina.daemon.sessions import Sessions, info_of
 from lamina.daemon.worker import worker_record
 from lamina.engine.options import Environment
 from lamina.errors import InputError
+from lamina.rpc.call import Handler, ServedCall
+from lamina.rpc.connection import Serving
+from lamina.rpc.health import health_service
+from lamina.rpc.server import table
 from lamina.tunnel.peer import Peer
 from lamina.tunnel.streams import MessageStream
 
@@ -42,82 +43,75 @@ class Control:
         self.builds, self.sessions = Builds(), Sessions()
         self.builder = Builder(environment, settings, self.builds, self.sessions, lambda: [self._worker()])
 
-    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """Return what a gRPC server is to serve."""
-        control = serve(
-            CONTROL,
-            {
-                "Solve": self._solve,
-                "Status": self._status,
-                "Session": self._session,
-                "DiskUsage": lambda request, _: disk_usage(self._environment, request),
-                "Prune": self._prune,
-                "ListenBuildHistory": self._listen_history,
-                "UpdateBuildHistory": self._update_history,
-                "ListWorkers": self._list_workers,
-                "Info": self._info,
-            },
-        )
-        return control, bridge_service(self._bridge_of, lambda: [self._worker()])
+    def serving(self) -> Serving:
+        """Return what a server is to serve."""
+        control: dict[str, Handler] = {
+            "Solve": self._solve,
+            "Status": self._status,
+            "Session": self._session,
+            "DiskUsage": lambda request, _: disk_usage(self._environment, request),
+            "Prune": self._prune,
+            "ListenBuildHistory": self._listen_history,
+            "UpdateBuildHistory": self._update_history,
+            "ListWorkers": self._list_workers,
+            "Info": self._info,
+        }
+        return table((CONTROL, control), bridge_service(self._bridge_of, lambda: [self._worker()]), health_service())
 
     def close(self, patience_s: float = 0.0) -> None:
         """Take no new builds, wait for those under way, cancel what is left, and end the sessions."""
         self.builds.close(patience_s)
         self.sessions.close()
 
-    def _solve(self, request: control_pb2.SolveRequest, context: grpc.ServicerContext) -> control_pb2.SolveResponse:
-        with _while_active(context) as cancel:
+    def _solve(self, request: control_pb2.SolveRequest, call: ServedCall) -> control_pb2.SolveResponse:
+        with _while_active(call) as cancel:
             return self.builder.solve(request, cancel)
 
-    def _status(
-        self, request: control_pb2.StatusRequest, context: grpc.ServicerContext
-    ) -> Iterator[control_pb2.StatusResponse]:
-        with _while_active(context) as cancel:
+    def _status(self, request: control_pb2.StatusRequest, call: ServedCall) -> Iterator[control_pb2.StatusResponse]:
+        with _while_active(call) as cancel:
             build = self.builds.known(request.Ref)
             if build is None and history.find(self._environment.root, request.Ref) is not None:
                 yield from history.replay(self._environment.root, request.Ref)
                 return
             yield from (build or self.builds.find(request.Ref, _SOON_S)).watch(cancel)
 
-    def _prune(
-        self, request: control_pb2.PruneRequest, context: grpc.ServicerContext
-    ) -> Iterator[control_pb2.UsageRecord]:
-        with _while_active(context) as cancel:
+    def _prune(self, request: control_pb2.PruneRequest, call: ServedCall) -> Iterator[control_pb2.UsageRecord]:
+        with _while_active(call) as cancel:
             yield from prune(self._environment, request, cancel)
 
     def _listen_history(
-        self, request: control_pb2.BuildHistoryRequest, context: grpc.ServicerContext
+        self, request: control_pb2.BuildHistoryRequest, call: ServedCall
     ) -> Iterator[control_pb2.BuildHistoryEvent]:
-        with _while_active(context) as cancel:
+        with _while_active(call) as cancel:
             yield from history.listen(self._environment.root, self.builds, request, cancel)
 
     def _update_history(
-        self, request: control_pb2.UpdateBuildHistoryRequest, _context: grpc.ServicerContext
+        self, request: control_pb2.UpdateBuildHistoryRequest, _call: ServedCall
     ) -> control_pb2.UpdateBuildHistoryResponse:
         history.update(self._environment.root, self.builds, request)
         return control_pb2.UpdateBuildHistoryResponse()
 
-    def _session(
-        self, requests: Iterator[control_pb2.BytesMessage], context: grpc.ServicerContext
-    ) -> Iterator[control_pb2.BytesMessage]:
+    def _session(self, requests: ServedCall, call: ServedCall) -> Iterator[control_pb2.BytesMessage]:
         """Hold a client's session: an HTTP/2 connection in messages, at whose other end the client serves."""
-        info = info_of(context.invocation_metadata())
-        stream = MessageStream(message.data for message in requests)
-        context.add_callback(stream.close)
+        info = info_of(call.metadata)
+        # what has come is taken all at once: a context arrives in many small messages
+        incoming = (b"".join(message.data for message in batch) for batch in requests.batches())
+        stream = MessageStream(incoming)
+        call.on_end(stream.close)
         with self.sessions.holding(info, lambda: Peer(stream)):
             for data in stream.outgoing():
                 yield control_pb2.BytesMessage(data=data)
 
-    def _bridge_of(self, context: grpc.ServicerContext) -> Bridge:
-        ref = dict(context.invocation_metadata()).get(_BUILD_ID, "")
+    def _bridge_of(self, call: ServedCall) -> Bridge:
+        ref = dict(call.metadata).get(_BUILD_ID, "")
         if not isinstance(ref, str) or not ref:
             raise InputError(f"a call of a frontend needs {_BUILD_ID} in its metadata")
         return self.builds.find(ref, _SOON_S).wait_for_bridge(_SOON_S)
 
-    def _list_workers(self, _request: Any, _context: grpc.ServicerContext) -> control_pb2.ListWorkersResponse:
+    def _list_workers(self, _request: Any, _call: ServedCall) -> control_pb2.ListWorkersResponse:
         return control_pb2.ListWorkersResponse(record=[self._worker()])
 
-    def _info(self, _request: Any, _context: grpc.ServicerContext) -> control_pb2.InfoResponse:
+    def _info(self, _request: Any, _call: ServedCall) -> control_pb2.InfoResponse:
         return control_pb2.InfoResponse(buildkitVersion=version_message())
 
     def _worker(self) -> worker_pb2.WorkerRecord:
@@ -130,9 +124,8 @@ def version_message() -> worker_pb2.BuildkitVersion:
 
 
 @contextmanager
-def _while_active(context: grpc.ServicerContext) -> Iterator[Cancel]:
+def _while_active(call: ServedCall) -> Iterator[Cancel]:
     """Give a token that is cancelled when the call ends before the block does."""
     cancel = Cancel()
-    if not context.add_callback(cancel.cancel):
-        cancel.cancel()
+    call.on_end(cancel.cancel)
     yield cancel

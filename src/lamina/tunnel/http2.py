@@ -1,6 +1,6 @@
-"""HTTP/2 as a client speaks it, without I/O: frames in, calls of a handler and bytes to send out.
+"""One end of an HTTP/2 connection, without I/O: frames in, calls of a handler and bytes to send out.
 
-A thin coat over h2, so that the rest of the room does not know the library: what it raises, how its events look, and
+A thin coat over jh2 (a kept fork of h2 that does not describe every frame for a log that nobody reads), so that the rest of the room does not know the library: what it raises, how its events look, and
 where it must be told to be careful. Every method is called with the peer's lock held.
 Specification: RFC 9113. Invariant: bytes of the far side lead to handler calls or to `Http2Error`, to nothing else.
 """
@@ -9,23 +9,24 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from h2.config import H2Configuration
-from h2.connection import ConnectionInputs, ConnectionState, H2Connection, H2ConnectionStateMachine
-from h2.errors import ErrorCodes
-from h2.events import (
+from jh2.config import H2Configuration
+from jh2.connection import ConnectionInputs, ConnectionState, H2Connection, H2ConnectionStateMachine
+from jh2.errors import ErrorCodes
+from jh2.events import (
     ConnectionTerminated,
     DataReceived,
     Event,
     PingAckReceived,
     RemoteSettingsChanged,
+    RequestReceived,
     ResponseReceived,
     StreamEnded,
     StreamReset,
     TrailersReceived,
     WindowUpdated,
 )
-from h2.exceptions import H2Error, NoAvailableStreamIDError
-from h2.settings import SettingCodes, Settings
+from jh2.exceptions import H2Error, NoAvailableStreamIDError
+from jh2.settings import SettingCodes, Settings
 
 from lamina.tunnel.metadata import Headers
 
@@ -33,6 +34,8 @@ STREAM_WINDOW = 4 << 20
 CONNECTION_WINDOW = 16 << 20
 MAX_FRAME = 256 << 10
 MAX_HEADERS = 64 << 10
+MAX_SERVED = 1000
+"""Calls that the far side may have open at a time."""
 _FIRST_WINDOW = 65535
 _BITE = 64 << 10  # the library copies what it holds; it is fed no more than this at a time
 
@@ -82,11 +85,16 @@ class _LastingState(H2ConnectionStateMachine):
     It is the end of new calls only: those that are under way go on until they are done (RFC 9113, 6.8).
     """
 
+    state: ConnectionState
+
     def process_input(self, input_: ConnectionInputs) -> list[Event]:
         """Follow an input."""
         before = self.state
         events = super().process_input(input_)
-        if input_ is ConnectionInputs.RECV_GOAWAY and before is ConnectionState.CLIENT_OPEN:
+        if input_ is ConnectionInputs.RECV_GOAWAY and before in (
+            ConnectionState.CLIENT_OPEN,
+            ConnectionState.SERVER_OPEN,
+        ):
             self.state = before
         return events
 
@@ -103,24 +111,29 @@ class _Connection(H2Connection):
 
 
 class Http2:
-    """The client's end of one connection."""
+    """One end of a connection.
 
-    def __init__(self, handler: Handler) -> None:
+    Args:
+        client: whether this is the end that calls.
+    """
+
+    def __init__(self, handler: Handler, *, client: bool = True) -> None:
         self._handler = handler
-        self._h2 = _Connection(H2Configuration(client_side=True, header_encoding=None))
+        self._h2 = _Connection(H2Configuration(client_side=client, header_encoding=None))
         self._h2.local_settings = Settings(
-            client=True,
+            client=client,
             initial_values={
                 SettingCodes.ENABLE_PUSH: 0,
                 SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
                 SettingCodes.MAX_FRAME_SIZE: MAX_FRAME,
                 SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADERS,
+                SettingCodes.MAX_CONCURRENT_STREAMS: MAX_SERVED,
             },
         )
         self._h2.max_inbound_frame_size = MAX_FRAME
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW - _FIRST_WINDOW)
-        self._greeting: bytearray | None = bytearray()
+        self._greeting: bytearray | None = bytearray() if client else None  # a client's the library checks itself
 
     @property
     def max_streams(self) -> int:
@@ -143,6 +156,13 @@ class Http2:
             raise ExhaustedError from error
         self._h2.send_headers(stream, headers)
         return stream
+
+    def answer(self, stream: int, headers: Headers, *, end: bool) -> None:
+        """Send headers of an answer, or its trailers, which `end` it; on a stream that is over nothing happens."""
+        try:
+            self._h2.send_headers(stream, headers, end_stream=end)
+        except H2Error:
+            pass
 
     def window(self, stream: int) -> int:
         """Return how many bytes may be sent on `stream` now."""
@@ -218,7 +238,7 @@ class Http2:
             handler.on_end(event.stream_id)
         elif isinstance(event, WindowUpdated):
             handler.on_window(event.stream_id)
-        elif isinstance(event, (ResponseReceived, TrailersReceived)):
+        elif isinstance(event, (RequestReceived, ResponseReceived, TrailersReceived)):
             handler.on_headers(event.stream_id, [(_text(key), _text(value)) for key, value in event.headers])
         elif isinstance(event, StreamReset):
             handler.on_reset(event.stream_id, int(event.error_code))

@@ -12,7 +12,8 @@ import binascii
 import math
 import re
 from collections.abc import Iterable, Sequence
-from urllib.parse import unquote_to_bytes
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
 from lamina import __version__
 from lamina.errors import InputError
@@ -26,6 +27,7 @@ Headers = list[tuple[str, str]]
 _KEY = re.compile(r"[0-9a-z_.-]{1,256}")
 _VALUE = re.compile(r"[ -~]*")
 _UNITS = (("n", 1e-9), ("u", 1e-6), ("m", 1e-3), ("S", 1.0), ("M", 60.0), ("H", 3600.0))
+_MAX_DETAILS = 32 << 10  # a client takes only so much in headers
 _MAX_UNITS = 99_999_999
 
 
@@ -48,6 +50,18 @@ def request_headers(path: str, metadata: Metadata, timeout_s: float | None) -> H
         headers.append(("grpc-timeout", timeout(timeout_s)))
     for key, value in metadata:
         headers.append((key, _wire_value(key, value)))
+    return headers
+
+
+def trailer_headers(status: Any) -> Headers:
+    """Return the trailers that end an answer: well for None, else with a `google.rpc.Status`."""
+    if status is None:
+        return [("grpc-status", "0")]
+    message = quote(status.message[:MAX_MESSAGE].encode("utf-8", "replace"), safe=" !#$&'()*+,/:;<=>?@[]^_`{|}~\"")
+    headers = [("grpc-status", str(status.code)), ("grpc-message", message)]
+    details = status.SerializeToString()
+    if len(details) <= _MAX_DETAILS:
+        headers.append(("grpc-status-details-bin", base64.b64encode(details).rstrip(b"=").decode("ascii")))
     return headers
 
 

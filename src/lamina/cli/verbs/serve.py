@@ -37,7 +37,8 @@ def run(args: Namespace) -> int:
     try:
         from lamina.daemon.builder import Settings
         from lamina.daemon.control import Control
-        from lamina.daemon.server import Server, grpc_address
+        from lamina.daemon.server import open_listener
+        from lamina.rpc.server import Server
     except ImportError as error:
         raise MachineError(f"the daemon needs {error.name}", hint="pip install 'lamina[daemon]'") from error
     level = logging.DEBUG if args.debug else logging.INFO
@@ -45,7 +46,9 @@ def run(args: Namespace) -> int:
     addresses = args.addr or ["unix:///run/lamina/lamina.sock"]
     control = Control(load_environment(), Settings(frozenset(args.allow_insecure_entitlement)))
     with cancelling() as cancel:
-        server = Server(control.handlers(), [grpc_address(address) for address in addresses])
+        server = Server(control.serving())
+        for address in addresses:
+            server.listen(open_listener(address))
         logging.info("listening on %s", ", ".join(addresses))
         while not cancel.wait(3600.0):
             pass
