@@ -1,4 +1,4 @@
-"""`POST /build`: a build asked for by docker's own client, with BuildKit's progress or with the classic builder's lines.
+"""`POST /build`: a build that docker's client asks for, told as BuildKit's progress or as the classic builder's lines.
 
 The query becomes a `Solve` request; context, secrets and credentials come through the client's session, or the context
 as an archive: in the body of this request (the classic builder), or of another one that names this build.

@@ -15,9 +15,23 @@ from lamina.oci.reference import Reference
 
 _NO_TIME = "0001-01-01T00:00:00Z"
 _CONFIG: dict[str, Any] = {
-    **{"Hostname": "", "Domainname": "", "User": "", "AttachStdin": False, "AttachStdout": False},
-    **{"AttachStderr": False, "Tty": False, "OpenStdin": False, "StdinOnce": False, "Env": None, "Cmd": None},
-    **{"Image": "", "Volumes": None, "WorkingDir": "", "Entrypoint": None, "OnBuild": None, "Labels": None},
+    "Hostname": "",
+    "Domainname": "",
+    "User": "",
+    "AttachStdin": False,
+    "AttachStdout": False,
+    "AttachStderr": False,
+    "Tty": False,
+    "OpenStdin": False,
+    "StdinOnce": False,
+    "Env": None,
+    "Cmd": None,
+    "Image": "",
+    "Volumes": None,
+    "WorkingDir": "",
+    "Entrypoint": None,
+    "OnBuild": None,
+    "Labels": None,
 }
 
 
@@ -105,7 +119,7 @@ def inspected(known: Known, image: Image, version: tuple[int, int]) -> dict[str,
         "RepoTags": known.tags,
         "RepoDigests": known.digests,
         "Parent": "",
-        "Comment": found.get("Comment", ""),
+        "Comment": found.get("Comment") or next((row.comment for row in history_rows(image)), ""),
         "Created": found.get("Created") or _NO_TIME,
         "DockerVersion": "",
         "Author": found.get("Author", ""),
@@ -116,7 +130,7 @@ def inspected(known: Known, image: Image, version: tuple[int, int]) -> dict[str,
         "GraphDriver": {"Data": None, "Name": "overlayfs"},
         "RootFS": found["RootFS"],
         "Metadata": {"LastTagTime": _NO_TIME},
-        "Descriptor": found["Descriptor"],
+        "Descriptor": {name: found["Descriptor"][name] for name in ("mediaType", "digest", "size")},
     }
     for name in ("Variant", "OsVersion"):
         if found.get(name):

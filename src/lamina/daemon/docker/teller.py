@@ -71,12 +71,12 @@ class ClassicTeller:
 
     def progress(self, message: control_pb2.StatusResponse) -> None:
         """Tell of steps that begin, of those that were cached, and of what they write."""
-        for vertex in message.vertexes:
+        for vertex in sorted(message.vertexes, key=lambda one: one.started.ToNanoseconds()):
             if vertex.name.startswith("[internal]"):
                 continue
             if vertex.HasField("started") and vertex.digest not in self._begun:
                 self._begun.add(vertex.digest)
-                self._say(f"Step : {vertex.name}\n")
+                self._say(f"Step {len(self._begun)} : {vertex.name}\n")
             if vertex.cached and vertex.HasField("completed") and vertex.digest not in self._ended:
                 self._ended.add(vertex.digest)
                 self._say(" ---> Using cache\n")

@@ -1,4 +1,4 @@
-"""`/images/create`, `push`, `get`, `load` and `/distribution`: images that come and go, told as docker's daemon does."""
+"""`/images/create`, `push`, `get`, `load`, `/distribution`: images that come and go, told as docker's daemon does."""
 
 from __future__ import annotations
 
