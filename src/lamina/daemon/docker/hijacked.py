@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from lamina.daemon.docker.failures import ApiError
 from lamina.daemon.docker.routes import Request, Routes
@@ -17,9 +18,42 @@ from lamina.tunnel.peer import Peer
 from lamina.tunnel.streams import SocketStream
 
 PROTOCOL = "h2c"
+_CHUNK_BYTES = 256 << 10
 
 Pump = Callable[[socket.socket, bytes], None]
 """Carries a connection to the gRPC server until either side ends; the bytes are what was read of it already."""
+
+
+def pump_to(path: Path) -> Pump:
+    """Return what carries connections to the unix socket at `path`."""
+
+    def pump(connected: socket.socket, first: bytes) -> None:
+        with socket.socket(socket.AF_UNIX) as inner:
+            inner.connect(str(path))
+            inner.sendall(first)
+            back = threading.Thread(target=_carry, args=(inner, connected), name="docker-grpc", daemon=True)
+            back.start()
+            _carry(connected, inner)
+            back.join()
+
+    return pump
+
+
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    """Carry what comes from one socket to the other until it ends, and then say so."""
+    try:
+        while data := source.recv(_CHUNK_BYTES):
+            target.sendall(data)
+    except OSError:
+        _shut(source, socket.SHUT_RDWR)
+    _shut(target, socket.SHUT_WR)
+
+
+def _shut(connected: socket.socket, how: int) -> None:
+    try:
+        connected.shutdown(how)
+    except OSError:
+        pass
 
 
 class HijackedStream(SocketStream):

@@ -49,6 +49,10 @@ class System:
         for method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
             for path in ("/containers/{rest:path}", "/exec/{rest:path}", "/commit"):
                 routes.add(method, path, _refuse)
+            for path in ("/images/search", "/events", "/networks/create", "/volumes/create", "/swarm{rest:path}"):
+                routes.add(method, path, _not_here)
+        for kind in ("networks", "volumes", "plugins", "services", "secrets", "configs", "nodes", "tasks", "swarm"):
+            routes.add("GET", f"/{kind}", _not_here)
         for kind in ("network", "volume", "service", "task", "node", "secret", "plugin", "config"):
             # `docker inspect NAME` asks for all of them, one after the other
             routes.add("GET", f"/{kind}s/{{name}}", self._no_such(kind))
@@ -256,3 +260,7 @@ def _system_name() -> str:
 
 def _refuse(_request: Request) -> None:
     raise ApiError(501, _NO_CONTAINERS)
+
+
+def _not_here(request: Request) -> None:
+    raise ApiError(501, f"lamina builds images: it has no {request.exchange.target.partition('?')[0][:80]}")

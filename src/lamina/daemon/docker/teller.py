@@ -71,21 +71,24 @@ class ClassicTeller:
 
     def progress(self, message: control_pb2.StatusResponse) -> None:
         """Tell of steps that begin, of those that were cached, and of what they write."""
-        for vertex in sorted(message.vertexes, key=lambda one: one.started.ToNanoseconds()):
-            if vertex.name.startswith("[internal]"):
-                continue
-            if vertex.HasField("started") and vertex.digest not in self._begun:
-                self._begun.add(vertex.digest)
-                self._say(f"Step {len(self._begun)} : {vertex.name}\n")
-            if vertex.cached and vertex.HasField("completed") and vertex.digest not in self._ended:
-                self._ended.add(vertex.digest)
-                self._say(" ---> Using cache\n")
-        for log in message.logs:
-            text = log.msg.decode("utf-8", "replace")
-            self._lines.text(text)
-            self._at_start = text.endswith("\n")
+        told: list[Any] = [vertex for vertex in message.vertexes if not vertex.name.startswith("[internal]")]
+        for one in sorted([*told, *message.logs], key=_moment):
+            if isinstance(one, control_pb2.VertexLog):
+                text = one.msg.decode("utf-8", "replace")
+                self._lines.text(text)
+                self._at_start = text.endswith("\n")
+            else:
+                self._step(one)
         for warning in message.warnings:
             self._say(f"WARNING: {warning.short.decode('utf-8', 'replace')}\n")
+
+    def _step(self, vertex: control_pb2.Vertex) -> None:
+        if vertex.HasField("started") and vertex.digest not in self._begun:
+            self._begun.add(vertex.digest)
+            self._say(f"Step {len(self._begun)} : {vertex.name}\n")
+        if vertex.cached and vertex.HasField("completed") and vertex.digest not in self._ended:
+            self._ended.add(vertex.digest)
+            self._say(" ---> Using cache\n")
 
     def done(self, image_id: str, names: Sequence[str]) -> None:
         """Tell the image's ID and names."""
@@ -101,6 +104,11 @@ class ClassicTeller:
     def _say(self, text: str) -> None:
         self._lines.text(text if self._at_start else f"\n{text}")
         self._at_start = True
+
+
+def _moment(one: Any) -> int:
+    """Return when a step began, or a line was written, in nanoseconds."""
+    return int((one.timestamp if isinstance(one, control_pb2.VertexLog) else one.started).ToNanoseconds())
 
 
 class QuietLines(Lines):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -52,6 +53,7 @@ class Transfers:
         routes.add("GET", "/images/{name:path}/get", self.save)
         routes.add("POST", "/images/load", self.load)
         routes.add("GET", "/distribution/{name:path}/json", self.distribution)
+        routes.add("POST", "/auth", self.login)
 
     # ---- pull ----
 
@@ -164,6 +166,29 @@ class Transfers:
                 platforms = [one.platform for one in parsed.manifests if one.platform is not None]
         shown = {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
         request.exchange.reply(200, {"Descriptor": shown, "Platforms": [_platform(one) for one in platforms]})
+
+    def login(self, request: Request) -> None:
+        """Tell whether credentials open a registry; they are kept by the client, never here."""
+        try:
+            fields = json.loads(request.exchange.body(_MAX_AUTH))
+        except (ValueError, RecursionError) as error:
+            raise ApiError(400, "expected credentials as JSON") from error
+        given = credentials(fields)
+        address = fields.get("serveraddress") if isinstance(fields, dict) else None
+        if given is None or not isinstance(address, str):
+            raise ApiError(400, "expected credentials and the address of a registry")
+        host = address.partition("://")[2] if "://" in address else address
+        registry = Reference.parse(f"{host.partition('/')[0] or HUB[0]}/login").registry
+        with (
+            request.exchange.gone() as cancel,
+            Place(self._environment, cancel, credentials=lambda _host: given) as place,
+        ):
+            try:
+                place.registry.check_login(registry)
+            except RegistryError as error:
+                status = 401 if error.kind in ("unauthorized", "denied") else 500
+                raise ApiError(status, str(error), error.hint) from error
+        request.exchange.reply(200, {"IdentityToken": "", "Status": "Login Succeeded"})
 
     @contextmanager
     def _telling(
