@@ -13,6 +13,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the verb's options."""
     add = parser.add_argument
     add("--addr", action="append", default=[], metavar="ADDR", help="listen on unix:///path or tcp://127.0.0.1:port")
+    add(
+        "--docker-addr",
+        action="append",
+        default=[],
+        metavar="ADDR",
+        help="serve docker's API there, for DOCKER_HOST=ADDR docker build; unix:///path or tcp://127.0.0.1:port",
+    )
     add("--debug", action="store_true", help="log more")
     add(
         "--allow-insecure-entitlement",
@@ -29,6 +36,7 @@ def run(args: Namespace) -> int:
 
     enter_user_namespace()
     import logging
+    import tempfile
 
     from lamina.cli.environment import load_environment
     from lamina.cli.signals import cancelling
@@ -37,19 +45,23 @@ def run(args: Namespace) -> int:
     try:
         from lamina.daemon.builder import Settings
         from lamina.daemon.control import Control
+        from lamina.daemon.docker.service import serving_docker
         from lamina.daemon.server import Server, grpc_address
     except ImportError as error:
         raise MachineError(f"the daemon needs {error.name}", hint="pip install 'lamina[daemon]'") from error
     level = logging.DEBUG if args.debug else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     addresses = args.addr or ["unix:///run/lamina/lamina.sock"]
-    control = Control(load_environment(), Settings(frozenset(args.allow_insecure_entitlement)))
-    with cancelling() as cancel:
-        server = Server(control.handlers(), [grpc_address(address) for address in addresses])
-        logging.info("listening on %s", ", ".join(addresses))
-        while not cancel.wait(3600.0):
-            pass
-        logging.info("stopping")
-        control.close(_GRACE_S)
+    environment = load_environment()
+    control = Control(environment, Settings(frozenset(args.allow_insecure_entitlement)))
+    with cancelling() as cancel, tempfile.TemporaryDirectory(prefix="lamina-serve-") as folder:
+        inner = f"{folder}/grpc"  # where what comes in by docker's API as gRPC is handed on
+        server = Server(control.handlers(), [grpc_address(address) for address in (*addresses, f"unix://{inner}")])
+        with serving_docker(environment, control, args.docker_addr, inner):
+            logging.info("listening on %s", ", ".join([*addresses, *args.docker_addr]))
+            while not cancel.wait(3600.0):
+                pass
+            logging.info("stopping")
+            control.close(_GRACE_S)
         server.stop(1.0)
     return 0

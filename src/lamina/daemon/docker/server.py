@@ -19,6 +19,7 @@ from lamina.errors import CancelledError, Error
 MAX_CONNECTIONS = 512
 """Connections at once; a build has two or three. Who comes beyond that is told nothing but good-bye."""
 _JOIN_S = 10.0
+_PAUSE_S = 0.1
 _COMMON = (
     ("Api-Version", version_text(API_VERSION)),
     ("Docker-Experimental", "false"),
@@ -43,6 +44,7 @@ class DockerServer:
         self._open: dict[socket.socket, threading.Thread] = {}
         self._guard = threading.Lock()
         self._closing = False
+        self._ended = threading.Event()
         self._accepting = [
             threading.Thread(target=self._accept, args=(listener,), name="docker-accept", daemon=True)
             for listener in self._listeners
@@ -55,6 +57,7 @@ class DockerServer:
 
     def close(self) -> None:
         """Stop accepting, cut all connections, and wait for their threads. Idempotent."""
+        self._ended.set()
         with self._guard:
             self._closing = True
             threads = list(self._open.values())
@@ -93,8 +96,7 @@ class DockerServer:
                 if self._closing or listener.fileno() < 0:
                     return
                 _log.warning("docker API: cannot accept: %s", error)
-                if threading.Event().wait(0.1):  # out of descriptors: others end meanwhile
-                    return
+                self._ended.wait(_PAUSE_S)  # out of descriptors: others end meanwhile
                 continue
             thread = threading.Thread(target=self._serve, args=(connected,), name="docker", daemon=True)
             with self._guard:
