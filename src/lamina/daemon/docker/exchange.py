@@ -196,6 +196,9 @@ class Connection:
                 self._refuse(error.error_status_hint or 400, str(error))
                 raise GoneError(str(error)) from error
             if isinstance(event, h11.Request):
+                if event.http_version not in (b"1.0", b"1.1"):
+                    self._refuse(505, "this server speaks HTTP/1.1")
+                    raise GoneError("another version of HTTP")
                 self.socket.settimeout(self._idle_s)
                 return Exchange(self, event)
             if isinstance(event, h11.ConnectionClosed):
