@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ class Images:
         filters = dict(request.query.filters(_LIST_FILTERS))
         if request.query.text("filter"):  # what filters were before there were filters
             filters["reference"] = (request.query.text("filter"),)
-        rows = [known for known in page(known_images(store)) if _wanted(store, known, filters)]
+        patterns = filters.pop("reference", ())
+        images = [_with_matching_names(known, patterns) if patterns else known for known in known_images(store)]
+        rows = [known for known in page(images) if (known.names or not patterns) and _wanted(store, known, filters)]
         request.exchange.reply(200, [summary(known, request.version) for known in rows])
 
     def inspect(self, request: Request) -> None:
@@ -180,12 +183,17 @@ def _wanted(store: Store, known: Known, filters: Filters) -> bool:
     tests: dict[str, Callable[[tuple[str, ...]], bool]] = {
         "dangling": lambda values: _is_on(values) == (not known.names),
         "label": lambda values: _has_labels(known, values),
-        "reference": lambda values: any(_matches(name, pattern) for name in known.names for pattern in values),
         "before": lambda values: all(known.created < _created(store, value) for value in values),
         "since": lambda values: all(known.created > _created(store, value) for value in values),
         "until": lambda values: all(known.created <= moment(value) for value in values),
     }
     return all(tests[name](values) for name, values in filters.items())
+
+
+def _with_matching_names(known: Known, patterns: tuple[str, ...]) -> Known:
+    """Return an image with those names only that fit one of the patterns."""
+    names = tuple(name for name in known.names if any(_matches(name, pattern) for pattern in patterns))
+    return replace(known, names=names)
 
 
 def _prunable(known: Known, filters: Filters) -> bool:
