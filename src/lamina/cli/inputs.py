@@ -159,7 +159,7 @@ def take_from_archive(file: str, head: bytes, stream: BinaryIO, dockerfile: Bina
     """
     import tempfile
 
-    from lamina.cli.unpack import unpack_context
+    from lamina.engine.unpack import unpack_context
 
     temporary = tempfile.mkdtemp(prefix="lamina-context-")
     directory = os.path.join(temporary, "files")  # may be open to all: what it lies in is not

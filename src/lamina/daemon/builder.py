@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from lamina.session import Credentials, Session
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+Side = Callable[[Session], Session]
 _TELL_EVERY_S = 0.1
 _ENTITLEMENTS = ("network.host", "security.insecure", "device")
 
@@ -78,11 +79,14 @@ class Builder:
         self._environment, self._settings = environment, settings
         self._builds, self._sessions = builds, sessions
 
-    def solve(self, request: control_pb2.SolveRequest, cancel: Cancel) -> control_pb2.SolveResponse:
+    def solve(
+        self, request: control_pb2.SolveRequest, cancel: Cancel, *, side: Side = lambda session: session
+    ) -> control_pb2.SolveResponse:
         """Build, and return what the client is told of the result.
 
         Args:
             cancel: the client went away, or wants no more.
+            side: what the build sees of the session; may add what came in another way.
 
         Raises:
             Error: what went wrong, first of all.
@@ -91,10 +95,12 @@ class Builder:
             exporters = exporters_of(request)
             plan = plan_of(exporters)
             options = self._options(request, exporters)
-            result = self._build(request, build, plan, options)
+            result = self._build(request, build, plan, options, side)
         return control_pb2.SolveResponse(ExporterResponse=response_of(result.metadata))
 
-    def _build(self, request: control_pb2.SolveRequest, build: Build, plan: Plan, options: BuildOptions) -> BuildResult:
+    def _build(
+        self, request: control_pb2.SolveRequest, build: Build, plan: Plan, options: BuildOptions, side: Side
+    ) -> BuildResult:
         with self._session(request, build) as session:
             outlets = None
             if any(map(goes_to_client, plan.specs)):
@@ -104,7 +110,7 @@ class Builder:
             job = Job(
                 options,
                 plan,
-                session,
+                side(session),
                 self._environment,
                 build.sink,
                 build.cancel,

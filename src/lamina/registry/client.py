@@ -183,6 +183,23 @@ class Registry:
 
         return self._exchange.patiently(endpoint, ask)
 
+    def check_login(self, registry: str) -> None:
+        """Return if the registry lets in whoever has these credentials (distribution-spec, "Determining Support").
+
+        Raises:
+            RegistryError: it does not, or cannot be asked.
+        """
+        endpoint = own_endpoint(registry, self._options)
+
+        def ask() -> None:
+            response = self._exchange.once(endpoint, "GET", "/v2/", [])
+            if response.status != 200:
+                raise self._exchange.failure(response, endpoint, "cannot log in")
+            with response:
+                response.read_error(MAX_MANIFEST)
+
+        self._exchange.patiently(endpoint, ask)
+
     def tags(self, ref: Reference, *, prefix: str = "") -> list[str]:
         """Return the tags of `ref`'s repository that begin with `prefix`, in the registry's order.
 

@@ -31,7 +31,8 @@ from lamina.tunnel.peer import Peer
 MAX_SECRET = 500 << 10
 """Most bytes of a secret; BuildKit's limit."""
 _PATIENCE_S = 60.0
-_NOT_FOUND, _UNIMPLEMENTED = 5, 12
+_UNKNOWN, _NOT_FOUND, _UNIMPLEMENTED = 2, 5, 12
+_ABSENT = (_NOT_FOUND, _UNIMPLEMENTED)
 _MOST_COPIES = 64
 _PATTERNS = {
     "include-patterns": "local.includepattern",
@@ -156,7 +157,9 @@ class RemoteSession:
         """Return the path of a socket that leads to the client's agent, None when it has none of that id."""
         with self._guard:
             if ssh_id not in self._agents:
-                there = self._ask(SSH.CheckAgent, ssh_pb2.CheckAgentRequest(ID=ssh_id)) is not None
+                # a client that knows agents, but not this one, says so with no code of its own
+                request = ssh_pb2.CheckAgentRequest(ID=ssh_id)
+                there = self._ask(SSH.CheckAgent, request, absent=(_UNKNOWN, *_ABSENT)) is not None
                 self._agents[ssh_id] = ForwardedAgent(self._peer, ssh_id, self._cancel) if there else None
             agent = self._agents[ssh_id]
         return agent.socket if agent is not None else None
@@ -179,14 +182,14 @@ class RemoteSession:
         """Return what sends files to the client's directory for the output of that number."""
         return lambda folder, items: send_files(self._peer, number, folder, items, self._cancel)
 
-    def _ask(self, method: Method, request: Any) -> Any:
+    def _ask(self, method: Method, request: Any, absent: tuple[int, ...] = _ABSENT) -> Any:
         """Call, and return the answer; None when the client does not have what is asked for."""
         if not self.offers(method):
             return None
         try:
             return self._peer.unary(method, request, cancel=self._cancel, timeout_s=_PATIENCE_S)
         except RpcError as error:
-            if error.code in (_NOT_FOUND, _UNIMPLEMENTED):
+            if error.code in absent:
                 return None
             raise
 
