@@ -209,7 +209,8 @@ class Call:
         self._owed += padding
         if not self._answered:
             self.failed(Status(Code.INTERNAL, "the far side sent data before headers"), reset=CANCEL)
-        self._changed.notify_all()
+        elif self._inbox.is_ready() or len(self._inbox) - self._ahead >= _CREDIT_STEP:
+            self._changed.notify_all()  # not for every piece: waking a thread costs more than the piece
 
     def put_end(self) -> None:
         """Take the end of the answer."""

@@ -44,6 +44,14 @@ class Deframer:
         """Take the next piece."""
         self._held += data
 
+    def is_ready(self) -> bool:
+        """Tell whether `pop` would return a message or raise."""
+        held = self._held
+        if len(held) < PREFIX.size:
+            return False
+        flag, length = PREFIX.unpack_from(held)
+        return bool(flag) or bool(length > self._limit) or len(held) >= PREFIX.size + int(length)
+
     def pop(self) -> bytes | None:
         """Return the next message, or None while it is not all here.
 

@@ -110,7 +110,7 @@ class Peer:
             CancelledError: `cancel` was cancelled.
             InputError: metadata that cannot be sent.
         """
-        with self.open(method, metadata=metadata, cancel=cancel, timeout_s=timeout_s) as call:
+        with self._open(method, metadata, cancel, timeout_s, hold=True) as call:
             call.send_last(request)
             response = call.receive()
             if response is None:
@@ -127,15 +127,7 @@ class Peer:
             CancelledError: `cancel` was cancelled.
             InputError: metadata that cannot be sent.
         """
-        headers = request_headers(method.path, metadata, timeout_s)
-        call = Call(self, method, cancel, timeout_s)
-        try:
-            with self.lock:
-                self._begin(call, headers)
-        except BaseException:
-            call.close()
-            raise
-        return call
+        return self._open(method, metadata, cancel, timeout_s, hold=False)
 
     def ping(self, *, cancel: Cancel, timeout_s: float = 10.0) -> float:
         """Ask the far side's HTTP/2 end for a sign of life and return how long that took, in seconds.
@@ -203,6 +195,7 @@ class Peer:
         if count > 0:
             return count
         self._blocked.add(call)
+        self._flush()  # a call whose headers were held back must be known before its window can open
         return 0
 
     def send_data(self, call: Call, data: memoryview, *, end: bool) -> None:
@@ -231,6 +224,20 @@ class Peer:
             self._flush()
         self._wake_queued()
 
+    def _open(self, method: Method, metadata: Metadata, cancel: Cancel, timeout_s: float | None, *, hold: bool) -> Call:
+        """Open a call; with `hold` its headers go out together with the first message, which must follow at once."""
+        headers = request_headers(method.path, metadata, timeout_s)
+        call = Call(self, method, cancel, timeout_s)
+        try:
+            with self.lock:
+                self._begin(call, headers)
+                if not hold:
+                    self._flush()
+        except BaseException:
+            call.close()
+            raise
+        return call
+
     def _begin(self, call: Call, headers: Headers) -> None:
         self._queued[call] = None
         try:
@@ -244,7 +251,6 @@ class Peer:
             self._queued.pop(call, None)
             self._wake_queued()
         self._calls[call.stream] = call
-        self._flush()
 
     def _has_stream_for(self, call: Call) -> bool:
         self._check_open()

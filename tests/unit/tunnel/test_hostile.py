@@ -320,3 +320,18 @@ def test_goaway_with_an_error_fails_what_is_under_way(far):
     far.socket.sendall(raw_frame(7, 0, 0, (2**31 - 1).to_bytes(4, "big") + (11).to_bytes(4, "big")))
 
     assert outcome(call)[0] == Code.UNAVAILABLE
+
+
+@pytest.mark.parametrize("far", [{SettingCodes.INITIAL_WINDOW_SIZE: 0}], indirect=True)
+def test_a_call_is_announced_even_where_nothing_may_be_sent_yet(far, started):
+    """The far side can open a stream's window only once it knows the stream."""
+    answers: list[bytes] = []
+    asking = started(lambda: answers.append(far.peer.unary(CALL, BytesMessage(data=b"?"), cancel=Cancel()).data))
+    assert far.until(RequestReceived).stream_id == 1
+    far.h2.increment_flow_control_window(100, 1)
+    far.flush()
+    far.until(DataReceived)
+    far.answer(1, body=BODY)
+    asking.join(30)
+
+    assert answers == [b"hi"]

@@ -19,8 +19,9 @@ def test_messages_come_out_as_they_went_in_however_they_are_cut(messages: list[b
         size = cuts[at % len(cuts)]
         deframer.feed(wire[at : at + size])
         at += size
-        while (message := deframer.pop()) is not None:
-            found.append(message)
+        while deframer.is_ready():
+            found.append(deframer.pop())
+        assert deframer.pop() is None
 
     assert found == messages
     assert len(deframer) == 0
