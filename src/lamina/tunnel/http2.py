@@ -1,7 +1,8 @@
 """One end of an HTTP/2 connection, without I/O: frames in, calls of a handler and bytes to send out.
 
 A thin coat over jh2 (a kept fork of h2 that does not describe every frame for a log that nobody reads), so that the
-rest of the room does not know the library: what it raises, how its events look, and where it must be told to be careful. Every method is called with the peer's lock held.
+rest of the room does not know the library: what it raises, how its events look, and where it must be told to be
+careful. Every method is called with the peer's lock held.
 Specification: RFC 9113. Invariant: bytes of the far side lead to handler calls or to `Http2Error`, to nothing else.
 """
 
