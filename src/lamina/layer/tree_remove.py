@@ -50,8 +50,18 @@ def remove_at(dir_fd: int, name: str, shown: str) -> None:
             return
         _Remover(dir_fd, name, status.st_dev, shown).run()
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not _is_there(dir_fd, name):
+            return  # somebody else removed it meanwhile
         where = f"{shown}: {error.filename}" if error.filename else shown
         raise StorageError(f"cannot remove: {error.strerror}", where=where) from error
+
+
+def _is_there(dir_fd: int, name: str) -> bool:
+    try:
+        os.lstat(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 class _Remover:

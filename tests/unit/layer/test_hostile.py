@@ -485,3 +485,18 @@ def test_a_stream_that_comes_byte_by_byte_is_read_in_linear_time():
     archive = pax({"comment": b"x" * 200_000, "path": "y"}) + file("x") + END
     source = io.BytesIO(archive)
     assert [entry.path for entry, _ in iter_entries(lambda size: source.read(min(size, 1)))] == ["y"]
+
+
+def test_a_tree_that_somebody_else_removes_meanwhile_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two that clear up the same leftovers do not fail each other."""
+    (tmp_path / "t").mkdir()
+    rmdir = os.rmdir
+
+    def late(name: str, *, dir_fd: int) -> None:
+        rmdir(name, dir_fd=dir_fd)
+        rmdir(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", late)
+    remove_tree(tmp_path / "t")
+
+    assert not (tmp_path / "t").exists()
