@@ -27,6 +27,8 @@ class Cancel:
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._next = 0
         self.reason: BaseException | None = None
+        self.root: Cancel = parent.root if parent is not None else self
+        """The token that this one hangs from in the end: that of the whole build."""
         if parent is not None:
             parent.on_cancel(lambda: self.cancel(parent.reason))
 

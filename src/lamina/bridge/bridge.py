@@ -9,6 +9,7 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from lamina.layer.entry import Entry
 from lamina.layer.view import ChainView
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.oci.platform import Platform, host_platform
+from lamina.oci.reference import Reference
 
 if TYPE_CHECKING:
     from lamina.bridge.containers import Containers
@@ -32,12 +34,37 @@ MAX_READ = 64 << 20
 """Most bytes of a file that a frontend reads at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Which frontends may be used, and whose images (repositories; none for all) may be frontends in containers."""
+
+    frontends: frozenset[str] = frozenset({"dockerfile.v0", "gateway.v0"})
+    repositories: tuple[str, ...] = ()
+
+    def check(self, name: str, source: str) -> None:
+        """Refuse a frontend that may not be used.
+
+        Raises:
+            InputError: by the daemon's configuration it may not, or nobody knows it.
+        """
+        if name not in ("dockerfile.v0", "gateway.v0"):
+            raise InputError(f"unknown frontend {name!r}", hint="dockerfile.v0 or gateway.v0")
+        if name not in self.frontends:
+            raise InputError(f"the frontend {name} is switched off in this daemon")
+        if name == "gateway.v0" and source and self.repositories:
+            wanted = Reference.parse(source)
+            known = [Reference.parse(one) for one in self.repositories]
+            if not any((one.registry, one.repository) == (wanted.registry, wanted.repository) for one in known):
+                raise InputError(f"{source} is not among the repositories whose frontends this daemon runs")
+
+
 class Bridge:
     """What a frontend may ask of one build.
 
     Args:
         opts: options that the client gave to the frontend, and `inputs`: definitions it gave by name.
         workers: what frontends in containers are told of workers.
+        allowed: which other frontends may be used.
     """
 
     def __init__(
@@ -46,8 +73,9 @@ class Bridge:
         opts: Mapping[str, str] | None = None,
         inputs: Mapping[str, pb.Definition] | None = None,
         workers: Workers = lambda: (),
+        allowed: Allowed | None = None,
     ) -> None:
-        self._workers = workers
+        self._workers, self._allowed = workers, allowed or Allowed()
         self.job, self.opts, self.inputs = job, dict(opts or {}), dict(inputs or {})
         self._refs: dict[str, Ref] = {}
         self._guard = threading.Lock()
@@ -94,15 +122,14 @@ class Bridge:
 
     def run_frontend(self, name: str, opts: Mapping[str, str], inputs: Mapping[str, pb.Definition]) -> Result:
         """Return the result of another frontend."""
+        self._allowed.check(name, opts.get("source", ""))
         if name == "dockerfile.v0":
             from lamina.bridge.dockerfile import DockerfileFrontend
 
             return DockerfileFrontend(self, opts, inputs).solve()
-        if name == "gateway.v0":
-            from lamina.bridge.gateway import run_gateway
+        from lamina.bridge.gateway import run_gateway
 
-            return run_gateway(Bridge(self.job, opts, inputs, self._workers), opts, self._workers)
-        raise InputError(f"unknown frontend {name!r}", hint="dockerfile.v0 or gateway.v0")
+        return run_gateway(Bridge(self.job, opts, inputs, self._workers, self._allowed), opts, self._workers)
 
     def keep(self, ref: Ref | None) -> str:
         """Return an id for a reference, "" for none."""

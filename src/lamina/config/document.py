@@ -62,6 +62,17 @@ class Table:
         found = self._get(key, bool)
         return bool(found)
 
+    def number(self, key: str) -> int:
+        """Return a whole number that is not negative; 0 when it is not there."""
+        found = int(self._get(key, int) or 0)
+        if found < 0:
+            raise self.fault(f"{key!r} is negative", key)
+        return found
+
+    def table(self, key: str) -> Table:
+        """Return the table below this one; an empty one when it is not there."""
+        return Table(self._get(key, dict) or {}, (*self.path, key), self._document)
+
     def text(self, key: str) -> str:
         """Return a text, "" when it is not there."""
         return str(self._get(key, str) or "")

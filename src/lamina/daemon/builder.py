@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamina.api.pb import control_pb2
-from lamina.bridge.bridge import Bridge, Workers, wanted
+from lamina.bridge.bridge import Allowed, Bridge, Workers, wanted
 from lamina.bridge.options import cache_text, options_of
 from lamina.bridge.values import Result
 from lamina.cancel import Cancel
@@ -27,6 +27,7 @@ from lamina.errors import InputError, NotYetError
 from lamina.progress import Sink, StatusEvent
 from lamina.remote.session import RemoteSession
 from lamina.session import Credentials, Session
+from lamina.solver.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,10 +64,20 @@ class Settings:
     Attributes:
         entitlements: what clients may ask for beyond a sandbox.
         jobs: steps at once in one build, 0 for the default.
+        max_parallelism: steps at once of all builds together, 0 for no limit.
+        frontends: which may be used.
+        gateway_repositories: whose images may be frontends in containers, empty for all.
+        labels: of the worker.
+        cdi_dirs: where devices are described, () for the usual places.
     """
 
     entitlements: frozenset[str] = frozenset()
     jobs: int = 0
+    max_parallelism: int = 0
+    frontends: frozenset[str] = frozenset({"dockerfile.v0", "gateway.v0"})
+    gateway_repositories: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cdi_dirs: tuple[str, ...] = ()
 
 
 class Builder:
@@ -76,6 +87,7 @@ class Builder:
         self, environment: Environment, settings: Settings, builds: Builds, sessions: Sessions, workers: Workers
     ) -> None:
         self._workers = workers
+        self._slots = Slots(settings.max_parallelism)
         self._environment, self._settings = environment, settings
         self._builds, self._sessions = builds, sessions
 
@@ -116,6 +128,7 @@ class Builder:
                 build.cancel,
                 outlets=outlets,
                 client=_described(request),
+                slots=self._slots,
             )
             with job:
                 self._builds.tell(request.Ref)
@@ -127,7 +140,8 @@ class Builder:
 
     def _frontend(self, request: control_pb2.SolveRequest, build: Build, job: Job) -> Result:
         """Return what is to be delivered: of a definition, a frontend here, or the client itself."""
-        bridge = Bridge(job, request.FrontendAttrs, request.FrontendInputs, self._workers)
+        allowed = Allowed(self._settings.frontends, self._settings.gateway_repositories)
+        bridge = Bridge(job, request.FrontendAttrs, request.FrontendInputs, self._workers, allowed)
         has_definition = request.HasField("Definition") and len(getattr(request.Definition, "def")) > 0
         if has_definition or request.Frontend:
             return bridge.solve(
@@ -196,6 +210,7 @@ class Builder:
             cache_to=exports,
             allow=list(request.Entitlements),
             jobs=self._settings.jobs,
+            cdi_dirs=list(self._settings.cdi_dirs),
             outputs=[cache_text(one.Type, {}) for one in exporters],
             tags=[name for one in exporters for name in one.Attrs.get("name", "").split(",") if name],
             origin=request.FrontendAttrs.get("vcs:source", "") or request.FrontendAttrs.get("context", ""),

@@ -115,7 +115,7 @@ class Control:
         return control_pb2.InfoResponse(buildkitVersion=version_message())
 
     def _worker(self) -> worker_pb2.WorkerRecord:
-        return worker_record(self._environment, version_message())
+        return worker_record(self._environment, version_message(), self._settings.labels)
 
 
 def version_message() -> worker_pb2.BuildkitVersion:

@@ -1,7 +1,7 @@
 """Sockets on which clients are waited for.
 
-Whoever may connect may do what the daemon may: a unix socket belongs to its owner and group, and without TLS (which
-this server does not speak) TCP stays on this machine.
+Whoever may connect may do what the daemon may: a unix socket belongs to its owner and group, and TCP stays on this
+machine unless clients have to show certificates.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from lamina.config.buildkitd import TlsFiles
 from lamina.errors import InputError, MachineError
+from lamina.rpc.server import Wrap
+from lamina.rpc.tls import server_context, tls_wrap
+from lamina.tunnel.streams import SocketStream
 
 _BACKLOG = 128
 _MODE = 0o660
 
 
-def listen(address: str) -> socket.socket:
-    """Return a listening socket for `unix:///path` or `tcp://127.0.0.1:port`.
+def listen(address: str, *, everywhere: bool = False) -> socket.socket:
+    """Return a listening socket for `unix:///path` or `tcp://127.0.0.1:port`; on other addresses too, if `everywhere`.
 
     Raises:
         InputError: it is neither; MachineError: it cannot be listened on.
@@ -32,24 +36,71 @@ def listen(address: str) -> socket.socket:
         return _unix(rest)
     host, colon, port = rest.rpartition(":")
     if separator and scheme == "tcp" and colon and port.isascii() and port.isdecimal() and int(port) < 1 << 16:
-        return _tcp(host.removeprefix("[").removesuffix("]"), int(port), address)
+        return _tcp(host.removeprefix("[").removesuffix("]"), int(port), address, everywhere=everywhere)
     raise InputError(f"not an address: {address!r}", hint="unix:///path or tcp://127.0.0.1:port")
 
 
 @contextmanager
-def listening(addresses: Sequence[str]) -> Iterator[list[socket.socket]]:
+def listening(
+    addresses: Sequence[str],
+    *,
+    tls: TlsFiles | None = None,
+    inherited: Sequence[int] = (),
+    uid: int | None = None,
+    gid: int | None = None,
+) -> Iterator[list[tuple[socket.socket, Wrap]]]:
     """Listen on addresses for as long as the block lasts; socket files go in the end.
+
+    Args:
+        tls: for tcp; with authorities, clients from everywhere may come that have a certificate of theirs.
+        inherited: descriptors of sockets that `fd://` means.
+        uid: owner of socket files, and `gid` their group; None for this process's.
+
+    Yields:
+        sockets, each with what makes a stream of its connections.
 
     Raises:
         InputError: what is no address; MachineError: one that cannot be listened on.
     """
+    wrap: Wrap = tls_wrap(server_context(tls.cert, tls.key, tls.ca)) if tls is not None else SocketStream
     with ExitStack() as stack:
-        listeners = []
+        listeners: list[tuple[socket.socket, Wrap]] = []
         for address in addresses:
-            listeners.append(stack.enter_context(listen(address)))
+            if address.startswith("fd://"):
+                listeners += [(stack.enter_context(one), SocketStream) for one in _inherited(inherited, address)]
+                continue
+            listener = stack.enter_context(listen(address, everywhere=tls is not None and bool(tls.ca)))
             if address.startswith("unix://"):
-                stack.callback(Path(address.removeprefix("unix://")).unlink, missing_ok=True)
+                path = address.removeprefix("unix://")
+                stack.callback(Path(path).unlink, missing_ok=True)
+                _give_away(path, uid, gid)
+            listeners.append((listener, wrap if address.startswith("tcp://") else SocketStream))
         yield listeners
+
+
+def _inherited(descriptors: Sequence[int], address: str) -> list[socket.socket]:
+    if not descriptors:
+        raise InputError(
+            f"{address}: nobody handed a socket to this process", hint="start it by a systemd .socket unit"
+        )
+    found = []
+    for descriptor in descriptors:
+        try:
+            one = socket.socket(fileno=descriptor)
+            one.setblocking(True)
+        except OSError as error:
+            raise InputError(f"{address}: descriptor {descriptor} is no socket") from error
+        found.append(one)
+    return found
+
+
+def _give_away(path: str, uid: int | None, gid: int | None) -> None:
+    if uid is None and gid is None:
+        return
+    try:
+        os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
+    except OSError as error:
+        raise MachineError(f"cannot give {path} to its owner: {error.strerror}") from error
 
 
 def _unix(path: str) -> socket.socket:
@@ -85,13 +136,13 @@ def _remove_stale(path: str) -> None:
     raise OSError(errno.EADDRINUSE, "another daemon listens there")
 
 
-def _tcp(host: str, port: int, address: str) -> socket.socket:
+def _tcp(host: str, port: int, address: str, *, everywhere: bool) -> socket.socket:
     try:
         is_here = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError as error:
         raise InputError(f"not an address of this machine: {address!r}", hint="tcp://127.0.0.1:port") from error
-    if not is_here:
-        hint = "listen on a unix socket, and let clients come by ssh: DOCKER_HOST=ssh://..."
+    if not is_here and not everywhere:
+        hint = "ask for certificates (--tlscert --tlskey --tlscacert), or let clients come to a unix socket by ssh"
         raise InputError(f"{address}: whoever can reach it would rule this machine", hint=hint)
     try:
         return socket.create_server(

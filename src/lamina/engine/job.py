@@ -28,6 +28,7 @@ from lamina.oci.platform import Platform, host_platform
 from lamina.progress import Sink
 from lamina.session import Session
 from lamina.snapshot.rows import LayerRef
+from lamina.solver.slots import Slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Job:
         plan: the outputs.
         outlets: where outputs go that do not go to this machine.
         client: what the client of a daemon said of the build, for the record.
+        slots: shared with other builds in this process.
 
     Attributes:
         place, recording, resolve: open as long as the job is.
@@ -70,8 +72,9 @@ class Job:
         outlets: Outlets | None = None,
         stdout: BinaryIO | None = None,
         client: Mapping[str, Any] | None = None,
+        slots: Slots | None = None,
     ) -> None:
-        self._client = client
+        self._client, self._slots = client, slots
         self.options, self.plan, self.session, self.environment = options, plan, session, environment
         self._outer, self.cancel = sink, cancel
         self._platform = platform or host_platform()
@@ -175,4 +178,5 @@ class Job:
             counted_secrets=tuple(options.counted_secrets),
             secret_key=options.secret_key,
             cdi_dirs=tuple(options.cdi_dirs),
+            slots=self._slots,
         )

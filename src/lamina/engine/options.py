@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lamina.cache.changes import Explanation
+    from lamina.config.registries import RegistryConfig
 
 from lamina.engine.upkeep.policy import Policies
 from lamina.errors import InputError
@@ -38,6 +41,8 @@ class Environment:
         cert_dirs: directories with a directory of certificates for each host, as docker has them.
         userns: whether the process runs in a user namespace entered for an ordinary user.
         gc: what is kept on disk, and the ceiling that builds keep to.
+        registries: how registries are reached, where that was read from a daemon's configuration; its paths are
+            relative to `registries_base`.
     """
 
     root: Path
@@ -55,6 +60,8 @@ class Environment:
     registry_mirrors: dict[str, tuple[str, ...]] = field(default_factory=dict)
     cache_variables: dict[str, str] = field(default_factory=dict, repr=False)
     gc: Policies = field(default_factory=Policies)
+    registries: Mapping[str, RegistryConfig] | None = None
+    registries_base: Path = field(default_factory=Path)
 
 
 @dataclass(slots=True)

@@ -79,6 +79,8 @@ def load_config(environment: Environment) -> tuple[Path, dict[str, RegistryConfi
     Raises:
         InputError: it cannot be read, is not text or not right; or the user named one that is not there.
     """
+    if environment.registries is not None:
+        return environment.registries_base / "registries", dict(environment.registries)
     for path in environment.config_files:
         try:
             with open(path, "rb") as file:

@@ -21,6 +21,7 @@ from lamina.solver.keying import Keying
 from lamina.solver.keys import fresh_canon
 from lamina.solver.protocol import Cache, Hit, Miss, Outcome, Preparing, Resolved, RunContext, Vertex
 from lamina.solver.scheduler import Event, Failed, Finished, Instruction, Key, Missed, Probe, Scheduler
+from lamina.solver.slots import Slots
 
 OnResolved = Callable[[Vertex, Resolved], None]
 OnMiss = Callable[[Miss], str]
@@ -40,6 +41,7 @@ class Runner:
             end the solve before it does.
         settled: vertices that ignore the cache and have run in an earlier solve of the same build, so that they run
             once in it; added to.
+        slots: shared with the other builds of this process.
     """
 
     def __init__(
@@ -53,7 +55,9 @@ class Runner:
         on_resolved: OnResolved | None = None,
         on_miss: OnMiss | None = None,
         settled: MutableMapping[str, Resolved] | None = None,
+        slots: Slots | None = None,
     ) -> None:
+        self._slots = slots or Slots(0)
         self._settled: MutableMapping[str, Resolved] = settled if settled is not None else {}
         self._vertices = vertices
         self._cache = cache
@@ -238,7 +242,8 @@ class Runner:
             reason = self._on_miss(Miss(vertex, *keys, parts, self._keying.counted(vertex), tuple(inputs)))
         self._report(vertex, started, reason=reason)
         try:
-            results = vertex.op.run(inputs, RunContext(vertex.digest, self._sink, self._cancel, keys))
+            with self._slots.held(self._cancel.root, self._cancel):
+                results = vertex.op.run(inputs, RunContext(vertex.digest, self._sink, self._cancel, keys))
         except BaseException as error:
             text = "cancelled" if isinstance(error, CancelledError) else str(error) or type(error).__name__
             self._report(vertex, started, time.time(), error=text, reason=reason)

@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import logging
     from argparse import ArgumentParser, Namespace
 
+    from lamina.config.buildkitd import DaemonConfig, TlsFiles
+    from lamina.daemon.settings import Running
+
 _GRACE_S = 10.0
+_ENTITLEMENTS = ("network.host", "security.insecure", "device")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the verb's options."""
     add = parser.add_argument
-    add("--addr", action="append", default=[], metavar="ADDR", help="listen on unix:///path or tcp://127.0.0.1:port")
+    add(
+        "--addr",
+        action="append",
+        default=[],
+        metavar="ADDR",
+        help="listen on unix:///path, tcp://host:port (beyond this machine with --tlscacert only), or fd:// for the "
+        "sockets that systemd opened; may be repeated",
+    )
     add(
         "--docker-addr",
         action="append",
         default=[],
         metavar="ADDR",
-        help="serve docker's API there, for DOCKER_HOST=ADDR docker build; unix:///path or tcp://127.0.0.1:port",
+        help="answer docker's command as well, on unix:///path or tcp://127.0.0.1:port (DOCKER_HOST)",
     )
+    add("--root", default="", metavar="DIR", help="where images and cache lie, as `lamina --root`")
+    add("--config", default="", metavar="FILE", help="a buildkitd.toml (/etc/lamina/buildkitd.toml where that is)")
     add("--debug", action="store_true", help="log more")
+    add("--group", default="", metavar="GROUP", help="the group that may connect to unix sockets")
+    add("--tlscert", default="", metavar="FILE", help="the server's certificate, for tcp://")
+    add("--tlskey", default="", metavar="FILE", help="its key")
+    add(
+        "--tlscacert",
+        default="",
+        metavar="FILE",
+        help="authorities: only clients with a certificate of theirs may come",
+    )
+    add("--max-parallelism", type=int, default=0, metavar="N", help="steps at once of all builds together")
+    add("--jobs", type=int, default=0, metavar="N", help="steps at once in one build")
     add(
         "--allow-insecure-entitlement",
         action="append",
         default=[],
+        choices=_ENTITLEMENTS,
         metavar="NAME",
         help="let clients ask for network.host, security.insecure or device",
     )
@@ -32,37 +60,149 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Serve, and return the exit code."""
-    from lamina.cli.userns import enter_user_namespace
+    from pathlib import Path
 
-    enter_user_namespace()
-    import logging
-
-    from lamina.cli.environment import load_environment
-    from lamina.cli.signals import cancelling
     from lamina.errors import MachineError
 
     try:
-        from lamina.daemon.builder import Settings
-        from lamina.daemon.control import Control
-        from lamina.daemon.docker.service import serving_docker
-        from lamina.daemon.listening import listening
-        from lamina.rpc.server import Server
+        from lamina.daemon.settings import read_config
     except ImportError as error:
         raise MachineError(f"the daemon needs {error.name}", hint="pip install 'lamina[daemon]'") from error
-    level = logging.DEBUG if args.debug else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    addresses = args.addr or ["unix:///run/lamina/lamina.sock"]
-    environment = load_environment()
-    control = Control(environment, Settings(frozenset(args.allow_insecure_entitlement)))
+    path = Path(args.config or "/etc/lamina/buildkitd.toml")
+    config = read_config(path, must_be=bool(args.config))
+    if args.root or config.root:
+        os.environ["LAMINA_ROOT"] = os.path.abspath(args.root or config.root)
+    from lamina.cli.userns import enter_user_namespace
+
+    enter_user_namespace()
+    _serve(args, config, path)
+    return 0
+
+
+def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> None:
+    import logging
+    from pathlib import Path
+
+    from lamina.cli.environment import load_environment
+    from lamina.cli.signals import cancelling
+    from lamina.daemon.builder import Settings
+    from lamina.daemon.control import Control
+    from lamina.daemon.docker.service import serving_docker
+    from lamina.daemon.listening import listening
+    from lamina.daemon.settings import running
+    from lamina.rpc.server import Server
+
+    _log_to_stderr(args, config)
+    for key in config.without_meaning:
+        logging.warning("%s: %s has no meaning here", path, key)
+    given = Settings(frozenset(args.allow_insecure_entitlement), jobs=args.jobs, max_parallelism=args.max_parallelism)
+    plan = running(config, Path(path).parent, load_environment(), given)
+    addresses = args.addr or list(plan.addresses) or [_default_address()]
+    tls = _tls(args, plan)
+    gid = _group(args.group) if args.group else config.gid
+    control = Control(plan.environment, plan.settings)
+    inherited = _inherited() if any(address.startswith("fd://") for address in addresses) else []
     with cancelling() as cancel:
         server = Server(control.serving())
-        with listening(addresses) as listeners, serving_docker(environment, control, args.docker_addr, server):
-            for listener in listeners:
-                server.listen(listener)
+        with (
+            listening(addresses, tls=tls, inherited=inherited, uid=config.uid, gid=gid) as listeners,
+            serving_docker(plan.environment, control, args.docker_addr, server),
+        ):
+            for listener, wrap in listeners:
+                server.listen(listener, wrap)
             logging.info("listening on %s", ", ".join([*addresses, *args.docker_addr]))
+            _notify("READY=1")
             while not cancel.wait(3600.0):
                 pass
             logging.info("stopping")
+            _notify("STOPPING=1")
             control.close(_GRACE_S)
-        server.stop(1.0)
-    return 0
+            server.stop(1.0)
+
+
+def _log_to_stderr(args: Namespace, config: DaemonConfig) -> None:
+    import logging
+
+    levels = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
+    level = logging.DEBUG if args.debug or config.debug else levels.get(config.log_level or "info", logging.DEBUG)
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if config.log_format == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(_json_formatter())
+
+
+def _json_formatter() -> logging.Formatter:
+    import json
+    import logging
+
+    class Json(logging.Formatter):
+        """One JSON object for each line."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            fields = {"time": self.formatTime(record), "level": record.levelname.lower(), "msg": record.getMessage()}
+            if record.exc_info:
+                fields["error"] = self.formatException(record.exc_info)
+            return json.dumps(fields)
+
+    return Json()
+
+
+def _tls(args: Namespace, plan: Running) -> TlsFiles | None:
+    """Return the files of TLS: as given, else as configured.
+
+    Raises:
+        InputError: half of a pair.
+    """
+    from lamina.config.buildkitd import TlsFiles
+    from lamina.errors import InputError
+
+    if not (args.tlscert or args.tlskey or args.tlscacert):
+        return plan.tls
+    if not (args.tlscert and args.tlskey):
+        raise InputError("TLS needs both --tlscert and --tlskey")
+    return TlsFiles(args.tlscert, args.tlskey, args.tlscacert)
+
+
+def _default_address() -> str:
+    from lamina.cli.environment import in_user_namespace
+
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if in_user_namespace() and runtime:
+        return f"unix://{runtime}/lamina/lamina.sock"
+    return "unix:///run/lamina/lamina.sock"
+
+
+def _group(name: str) -> int:
+    import grp
+
+    from lamina.errors import InputError
+
+    if name.isdecimal():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError as error:
+        raise InputError(f"no such group: {name!r}") from error
+
+
+def _inherited() -> list[int]:
+    """Return the sockets that systemd opened for this process (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = os.environ.get("LISTEN_FDS", "")
+    return list(range(3, 3 + int(count))) if count.isdecimal() and len(count) < 4 else []
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, where that started us and wants to know (sd_notify(3))."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        try:
+            notify.connect("\0" + path[1:] if path.startswith("@") else path)
+            notify.send(state.encode())
+        except OSError:
+            pass

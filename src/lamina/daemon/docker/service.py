@@ -47,7 +47,7 @@ def serving_docker(
         InputError: what is no address; MachineError: one that cannot be listened on.
     """
     with listening(addresses) as listeners:
-        docker = DockerServer(docker_routes(environment, control, server), listeners)
+        docker = DockerServer(docker_routes(environment, control, server), [listener for listener, _ in listeners])
         docker.start()
         try:
             yield

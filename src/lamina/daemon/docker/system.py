@@ -101,7 +101,7 @@ class System:
 
     def info(self, request: Request) -> None:
         """Tell what this daemon and its machine are."""
-        worker = worker_record(self._environment, control_pb2.InfoResponse().buildkitVersion)
+        worker = worker_record(self._environment, control_pb2.InfoResponse().buildkitVersion, {})
         proxies = self._environment.proxies
         found: dict[str, Any] = {
             "ID": worker.ID,

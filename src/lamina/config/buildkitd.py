@@ -1,0 +1,216 @@
+"""buildkitd.toml: what it says that is carried out here, and what has no meaning here. Pure: text in, values out.
+
+Three kinds of keys: those that are carried out; those that are about something this daemon does not have (named in
+`DaemonConfig.without_meaning`, so that whoever starts it can say so); and those whose meaning must not be passed over
+in silence, which are errors, as is every unknown key. Reference: BuildKit, docs/buildkitd.toml.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lamina.config.document import Table, parse_document
+from lamina.config.registries import RegistryConfig, parse_registries
+
+_ROOT = (
+    *("root", "debug", "trace", "insecure-entitlements", "proxyNetwork", "provenanceEnvDir", "log", "dns", "grpc"),
+    *("otel", "cdi", "history", "worker", "registry", "frontend", "system", "ghacache"),
+)
+_GC = ("gc", "reservedSpace", "maxUsedSpace", "minFreeSpace", "gckeepstorage", "keepBytes", "gcpolicy", "maxStorage")
+_POLICY = ("all", "filters", "keepDuration", "reservedSpace", "maxUsedSpace", "minFreeSpace", "keepBytes")
+_WORKER = (
+    *_GC,
+    *("enabled", "platforms", "snapshotter", "rootless", "noProcessSandbox", "binary", "apparmor-profile", "selinux"),
+    *("max-parallelism", "cniPoolSize", "cniConfigPath", "cniBinaryPath", "cniNetworkNamespace", "networkMode"),
+    *("labels", "proxySnapshotterPath", "defaultCgroupParent", "enableUserNSRemap", "userRemapUnsupported"),
+)
+_IDLE_WORKER = ("snapshotter", "rootless", "noProcessSandbox", "cniPoolSize", "proxySnapshotterPath", "platforms")
+_WRONG_WORKER = {
+    "apparmor-profile": "AppArmor profiles",
+    "selinux": "SELinux labels",
+    "cniConfigPath": "CNI networks",
+    "cniBinaryPath": "CNI networks",
+    "cniNetworkNamespace": "CNI networks",
+}
+_LEVELS = ("error", "warn", "info", "debug", "trace")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Paths of the server's certificate and key, and of the authorities whose clients may come."""
+
+    cert: str = ""
+    key: str = ""
+    ca: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """What a file says.
+
+    Attributes:
+        entitlements: what clients may ask for beyond a sandbox.
+        gc: the worker's table with its keys about disk space, for `parse_policies`.
+        max_parallelism: steps at once of all builds together, 0 for no limit.
+        log_level: "" when nothing is said; `log_format` is `text` or `json`.
+        gateway: whether frontends in containers may run, and of which repositories (empty: all).
+        cdi_dirs: None when devices are switched off.
+        without_meaning: keys that have none here.
+    """
+
+    root: str = ""
+    debug: bool = False
+    entitlements: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    uid: int | None = None
+    gid: int | None = None
+    tls: TlsFiles | None = None
+    log_level: str = ""
+    log_format: str = "text"
+    binary: str = ""
+    gc: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    max_parallelism: int = 0
+    registries: Mapping[str, RegistryConfig] = field(default_factory=dict)
+    dockerfile_frontend: bool = True
+    gateway: bool = True
+    gateway_repositories: tuple[str, ...] = ()
+    cdi_dirs: tuple[str, ...] | None = ()
+    without_meaning: tuple[str, ...] = ()
+
+
+def parse_buildkitd(text: str, name: str) -> DaemonConfig:
+    """Return what a buildkitd.toml says.
+
+    Args:
+        name: how errors call the file.
+
+    Raises:
+        InputError: not TOML, an unknown key, a value of another type, or something that is not carried out.
+    """
+    root = parse_document(text, name).root
+    root.check_known(*_ROOT)
+    idle: list[str] = [
+        key for key in ("trace", "provenanceEnvDir", "otel", "ghacache", "history") if key in root.values
+    ]
+    _refuse_root(root)
+    fields: dict[str, Any] = {
+        "root": root.text("root"),
+        "debug": root.boolean("debug"),
+        "entitlements": root.texts("insecure-entitlements"),
+        "registries": parse_registries(root),
+    }
+    for reader in (_read_log, _read_grpc, _read_cdi, _read_worker, _read_frontends, _read_system):
+        fields |= reader(root, idle)
+    return DaemonConfig(**fields, without_meaning=tuple(idle))
+
+
+def _refuse_root(root: Table) -> None:
+    """Refuse what would change what builds may do, and is not carried out."""
+    if root.boolean("proxyNetwork"):
+        raise root.fault("the proxy network is not carried out", "proxyNetwork", hint="leave it out")
+    for _, dns in _named(root, "dns"):
+        if dns.values:
+            raise root.fault("name servers of steps cannot be set", "dns", hint="steps have those of this machine")
+
+
+def _named(root: Table, *names: str) -> list[tuple[str, Table]]:
+    """Return those of these tables that are there."""
+    found = []
+    for name in names:
+        values = root.values.get(name)
+        if values is None:
+            continue
+        if not isinstance(values, dict):
+            raise root.fault(f"{name!r} is not a table", name)
+        found.append((name, root.table(name)))
+    return found
+
+
+def _read_log(root: Table, _idle: list[str]) -> dict[str, Any]:
+    for _, table in _named(root, "log"):
+        table.check_known("format", "level")
+        level, form = table.text("level"), table.text("format") or "text"
+        if level and level not in _LEVELS:
+            raise table.fault(f"unknown level {level!r}", "level", hint=", ".join(_LEVELS))
+        if form not in ("text", "json"):
+            raise table.fault(f"unknown format {form!r}", "format", hint="text or json")
+        return {"log_level": level, "log_format": form}
+    return {}
+
+
+def _read_grpc(root: Table, idle: list[str]) -> dict[str, Any]:
+    for _, table in _named(root, "grpc"):
+        table.check_known("address", "debugAddress", "uid", "gid", "tls", "securityDescriptor")
+        idle += [f"grpc.{key}" for key in ("debugAddress", "securityDescriptor") if key in table.values]
+        found: dict[str, Any] = {"addresses": table.texts("address")}
+        for key in ("uid", "gid"):
+            if key in table.values:
+                found[key] = table.number(key)
+        for _, tls in _named(table, "tls"):
+            tls.check_known("cert", "key", "ca")
+            files = TlsFiles(tls.text("cert"), tls.text("key"), tls.text("ca"))
+            if not files.cert or not files.key:
+                raise tls.fault("TLS needs both cert and key")
+            found["tls"] = files
+        return found
+    return {}
+
+
+def _read_cdi(root: Table, _idle: list[str]) -> dict[str, Any]:
+    for _, table in _named(root, "cdi"):
+        table.check_known("disabled", "specDirs", "autoAllowed")
+        return {"cdi_dirs": None if table.boolean("disabled") else table.texts("specDirs")}
+    return {}
+
+
+def _read_worker(root: Table, idle: list[str]) -> dict[str, Any]:
+    for _, workers in _named(root, "worker"):
+        workers.check_known("oci", "containerd")
+        idle += [f"worker.{name}" for name, _ in _named(workers, "containerd")]
+        for _, table in _named(workers, "oci"):
+            table.check_known(*_WORKER)
+            idle += [f"worker.oci.{key}" for key in _IDLE_WORKER if key in table.values]
+            for key, what in _WRONG_WORKER.items():
+                if table.values.get(key):
+                    raise table.fault(f"{what} are not carried out", key)
+            if "enabled" in table.values and not table.boolean("enabled"):
+                raise table.fault("there is no other worker than this one", "enabled")
+            for policy in table.list_of_tables("gcpolicy"):
+                policy.check_known(*_POLICY)
+            return {
+                "binary": table.text("binary"),
+                "gc": {key: table.values[key] for key in _GC if key in table.values},
+                "max_parallelism": table.number("max-parallelism") if "max-parallelism" in table.values else 0,
+                "labels": _labels(table),
+            }
+    return {}
+
+
+def _labels(table: Table) -> dict[str, str]:
+    for _, labels in _named(table, "labels"):
+        return {name: labels.text(name) for name in labels.values}
+    return {}
+
+
+def _read_frontends(root: Table, _idle: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _, frontends in _named(root, "frontend"):
+        frontends.check_known("dockerfile.v0", "gateway.v0")
+        for _, table in _named(frontends, "dockerfile.v0"):
+            table.check_known("enabled")
+            found["dockerfile_frontend"] = table.boolean("enabled") or "enabled" not in table.values
+        for _, table in _named(frontends, "gateway.v0"):
+            table.check_known("enabled", "allowedRepositories")
+            found["gateway"] = table.boolean("enabled") or "enabled" not in table.values
+            found["gateway_repositories"] = table.texts("allowedRepositories")
+    return found
+
+
+def _read_system(root: Table, idle: list[str]) -> dict[str, Any]:
+    for _, table in _named(root, "system"):
+        table.check_known("platformsCacheMaxAge", "maxRegistryConcurrency")
+        idle += [f"system.{key}" for key in table.values]
+    return {}

@@ -1,0 +1,80 @@
+"""From what the command line and buildkitd.toml say to how the daemon runs. Pure but for reading the one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lamina.config.buildkitd import DaemonConfig, TlsFiles, parse_buildkitd
+from lamina.daemon.builder import Settings
+from lamina.engine.options import Environment
+from lamina.engine.upkeep.policy import parse_policies
+from lamina.errors import InputError
+
+_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How the daemon runs.
+
+    Attributes:
+        environment: for all builds; `settings` for what clients may do.
+        addresses: to listen on.
+        tls: None for none.
+    """
+
+    environment: Environment
+    settings: Settings
+    addresses: tuple[str, ...]
+    tls: TlsFiles | None
+
+
+def read_config(path: Path, *, must_be: bool) -> DaemonConfig:
+    """Return what a buildkitd.toml says; nothing where there is none and none must be.
+
+    Raises:
+        InputError: it cannot be read, or says what it must not.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        return parse_buildkitd(data.decode("utf-8"), str(path))
+    except (FileNotFoundError, NotADirectoryError):
+        if must_be:
+            raise InputError("no such configuration file", where=str(path)) from None
+        return DaemonConfig()
+    except OSError as error:
+        raise InputError(f"the configuration cannot be read: {error.strerror}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise InputError("the configuration is not UTF-8 text", where=str(path)) from error
+
+
+def running(config: DaemonConfig, base: Path, environment: Environment, given: Settings) -> Running:
+    """Put together what was configured and what was given; what was given counts more.
+
+    Args:
+        base: what paths of the configuration are relative to.
+        given: of the command line.
+
+    Raises:
+        InputError: policies that cannot be understood.
+    """
+    changes: dict[str, object] = {}
+    if config.gc:
+        changes["gc"] = replace(parse_policies(config.gc, "worker.oci"), max_storage=environment.gc.max_storage)
+    if config.binary:
+        changes["runtime"] = config.binary
+    if config.registries:
+        changes["registries"], changes["registries_base"] = config.registries, base
+    frontends = {"dockerfile.v0": config.dockerfile_frontend, "gateway.v0": config.gateway}
+    settings = replace(
+        given,
+        entitlements=given.entitlements | frozenset(config.entitlements),
+        max_parallelism=given.max_parallelism or config.max_parallelism,
+        frontends=frozenset(name for name, enabled in frontends.items() if enabled),
+        gateway_repositories=config.gateway_repositories,
+        labels={**config.labels, **given.labels},
+        cdi_dirs=("/nonexistent",) if config.cdi_dirs is None else config.cdi_dirs,
+    )
+    return Running(replace(environment, **changes), settings, config.addresses, config.tls)  # type: ignore[arg-type]
