@@ -120,6 +120,7 @@ def _class_character(pattern: str, position: int, what: str) -> tuple[str, int]:
 
 
 def too_long(pattern: str, what: str) -> InputError:
+    """Return the error for a pattern that is longer than `MAX_PATTERN`."""
     return InputError(f"{what}: the pattern has {len(pattern)} characters, at most {MAX_PATTERN} are taken")
 
 

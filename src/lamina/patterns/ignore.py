@@ -1,7 +1,8 @@
 """Which paths the rules of `.dockerignore` leave out.
 
 In: the bytes of an ignore file; paths relative to the context, `/` between parts, no leading one. Out: verdicts.
-Reference: Dockerfile reference, "`.dockerignore` file"; Go's `filepath.Match` and moby's patternmatcher where that is silent.
+Reference: Dockerfile reference, "`.dockerignore` file"; Go's `filepath.Match` and moby's patternmatcher where
+that is silent.
 
 A rule that matches a directory means everything below it. The last rule that matches decides, whichever it is.
 Departures, all where moby's translation to regular expressions slips: `[^x]` and other classes never match `/`,
