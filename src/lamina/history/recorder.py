@@ -30,7 +30,8 @@ from lamina.state.db import State
 MAX_BUILDS = 1000
 """Builds whose steps are kept; the oldest go first."""
 MAX_LOG_BYTES = 256 << 20
-"""Bytes of all logs; those of the oldest builds go first, with their records. The newest build's stay in any case."""
+"""Bytes of all logs and definitions; those of the oldest builds go first, with their records. The newest build's
+stay in any case."""
 _MAX_TEXT = 4000
 
 
@@ -61,6 +62,7 @@ class Recorder:
         self._keys: dict[str, tuple[str, str]] = {}
         self._reasons: dict[str, str] = {}
         self._warnings: list[str] = []
+        self._beside = 0
         self._record = {"context": project_place(options), **record}
         row = (self.id, self.project, self.name, lease, time.time(), _json(self._record))
         take_repeated(state, root)
@@ -76,6 +78,10 @@ class Recorder:
             self._record = {"context": project_place(options), **record}
             row = (self.project, self.name, _json(self._record), self._seq)
         self._try([], ("UPDATE build SET project = ?, name = ?, record = ? WHERE seq = ?", row))
+
+    def beside(self, size_bytes: int) -> None:
+        """Say how much lies in the record's folder beside the logs: it counts with them for the cap."""
+        self._beside = size_bytes
 
     def declare(self, steps: Sequence[tuple[str, str]]) -> None:
         """Say what the steps are: digest and name of each, inputs first. They are numbered in this order."""
@@ -135,7 +141,7 @@ class Recorder:
                 record = ? WHERE seq = ?""",
                 (
                     *(time.time(), status, text, len(counted), sum(row[7] for row in counted)),
-                    *(self._logs.size_bytes, record, self._seq),
+                    *(self._logs.size_bytes + self._beside, record, self._seq),
                 ),
             ),
         )
