@@ -300,3 +300,22 @@ def test_the_graph_of_a_build_stays_with_its_record(lamina: Lamina, context: Pat
     assert "k3yk3yk3y" not in json.dumps(failed)
     assert any("definition" in line for line in exported)
     assert records(lamina)[0]["same_as"] and {kind for op in again["def"].values() for kind in op} >= {"file", "source"}
+
+
+def test_records_are_dropped_by_condition_age_and_number(lamina: Lamina, context: Path):
+    """I4: and `rm` without any of them drops nothing."""
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY app /app\n")
+    for number in range(3):
+        (context / "app" / "a").write_text(f"{number}\n")
+        lamina.build(context)
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY nothing /\n")
+    lamina.build(context, check=False)
+    lamina("history", "rm", check=False)
+    assert [record["status"] for record in records(lamina)] == ["failed", *["completed"] * 3]
+
+    lamina("history", "rm", "--filter=status=failed")
+    lamina("history", "rm", "--older=1h")
+    lamina("history", "rm", "--keep=2")
+
+    assert [record["status"] for record in records(lamina)] == ["completed"] * 2
+    assert len([path for path in (lamina.root / "builds").iterdir() if path.is_dir()]) == 2

@@ -6,6 +6,7 @@ Opens the state file only, so that it can be asked beside running builds.
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 from lamina.cache.changes import Explanation
 from lamina.engine.definitions import Kept, kept_definitions
+from lamina.engine.history_filter import BuildFilter
 from lamina.errors import InputError
 from lamina.history.logs import logged, read_log
 from lamina.history.recorder import folder_of
@@ -166,13 +168,17 @@ def export(root: Path, build: str, *, place: str = "") -> Iterator[dict[str, Any
             yield {"log": {"step": step.number, "data": piece.decode("utf-8", "backslashreplace")}}
 
 
-def remove(root: Path, names: Sequence[str], *, everything: bool = False) -> int:
-    """Drop records and their logs; those of running builds stay. Return how many went.
+def remove(root: Path, names: Sequence[str], *, meant: BuildFilter | None = None) -> int:
+    """Drop records, their graphs and logs; those of running builds stay. Return how many went.
+
+    Args:
+        names: builds; none when `meant` says which.
+        meant: what to drop, of all records.
 
     Raises:
         InputError: no such build.
     """
     with opened(root) as history:
-        if everything:
-            return history.remove(history.builds(limit=10_000_000))
+        if meant is not None:
+            return history.remove(meant.choose(history.builds(limit=10_000_000), time.time()))
         return history.remove([history.find(name) for name in dict.fromkeys(names)])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 from lamina.engine.upkeep.policy import Policies
 from lamina.errors import InputError
+from lamina.history.keeping import Keeping
 
 _ON = ("1", "t", "T", "TRUE", "true", "True")
 _OFF = ("0", "f", "F", "FALSE", "false", "False")
@@ -38,6 +39,7 @@ class Environment:
         cert_dirs: directories with a directory of certificates for each host, as docker has them.
         userns: whether the process runs in a user namespace entered for an ordinary user.
         gc: what is kept on disk, and the ceiling that builds keep to.
+        history: how much of the records of builds is kept.
     """
 
     root: Path
@@ -55,6 +57,7 @@ class Environment:
     registry_mirrors: dict[str, tuple[str, ...]] = field(default_factory=dict)
     cache_variables: dict[str, str] = field(default_factory=dict, repr=False)
     gc: Policies = field(default_factory=Policies)
+    history: Keeping = field(default_factory=Keeping)
 
 
 @dataclass(slots=True)

@@ -58,7 +58,9 @@ class Recording:
         self._client = {"client": dict(client)} if client else {}
         values = asdict(options)
         described = {**_description(options, values), **self._client}
-        self._recorder = Recorder(place.state, place.root, place.lease.id, values, sink, described)
+        self._recorder = Recorder(
+            place.state, place.root, place.lease.id, values, sink, described, place.environment.history
+        )
         self.id = self._recorder.id
         self._vertices: Mapping[str, Vertex] = {}
         self._outcomes: Sequence[Outcome] = ()
