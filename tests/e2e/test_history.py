@@ -281,3 +281,41 @@ def test_the_library_tells_why(tmp_path: Path, context: Path):
     assert [path.path for path in first.changes[0].paths] == ["app/a"]
     assert library.why(result.build, root=root).explanations == result.explanations
     assert reasons == {told.step: told.sentence for told in result.explanations}
+
+
+def test_the_graph_of_a_build_stays_with_its_record(lamina: Lamina, context: Path):
+    """I4: also of one that fails; a build that found everything again shows the graph of the one it is the same as."""
+    (context / "Dockerfile").write_text("FROM scratch\nARG API_KEY\nCOPY app /app\nRUN echo\n")
+    lamina.build(context, "--build-arg=API_KEY=k3yk3yk3y", check=False)
+    failed = json.loads(lamina("history", "show", "--definition", cwd=context).stdout)
+    exported = [json.loads(line) for line in lamina("history", "export", cwd=context).stdout.splitlines()]
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY app /app\n")
+    lamina.build(context)
+    lamina.build(context)
+
+    again = json.loads(lamina("history", "show", "--definition", cwd=context).stdout)
+
+    assert {kind for op in failed["def"].values() for kind in op} >= {"exec", "file", "source"}
+    assert not any(b"k3yk3yk3y" in path.read_bytes() for path in (lamina.root / "builds").rglob("*") if path.is_file())
+    assert "k3yk3yk3y" not in json.dumps(failed)
+    assert any("definition" in line for line in exported)
+    assert records(lamina)[0]["same_as"] and {kind for op in again["def"].values() for kind in op} >= {"file", "source"}
+
+
+def test_records_are_dropped_by_condition_age_and_number(lamina: Lamina, context: Path):
+    """I4: and `rm` without any of them drops nothing."""
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY app /app\n")
+    for number in range(3):
+        (context / "app" / "a").write_text(f"{number}\n")
+        lamina.build(context)
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY nothing /\n")
+    lamina.build(context, check=False)
+    lamina("history", "rm", check=False)
+    assert [record["status"] for record in records(lamina)] == ["failed", *["completed"] * 3]
+
+    lamina("history", "rm", "--filter=status=failed")
+    lamina("history", "rm", "--older=1h")
+    lamina("history", "rm", "--keep=2")
+
+    assert [record["status"] for record in records(lamina)] == ["completed"] * 2
+    assert len([path for path in (lamina.root / "builds").iterdir() if path.is_dir()]) == 2

@@ -104,3 +104,44 @@ def test_a_failing_build_raises_with_its_lines(tmp_path: Path):
         lamina.build(context, root=tmp_path / "root")
 
     assert caught.value.source is not None and ">>> RUN exit 3" in caught.value.diagnostics()
+
+
+def ran(state: llb.State, tmp_path: Path, **options: object) -> list[str]:
+    """Solve, and return the names of the steps that were not in the cache."""
+    result = lamina.solve(
+        state.marshal(), output=f"type=local,dest={tmp_path / 'out'}", root=tmp_path / "root", **options
+    )
+    return [explanation.step for explanation in result.explanations]
+
+
+@needs_root
+def test_solve_lets_modes_count_as_they_are_when_asked(tmp_path: Path):
+    """L15: what a umask leaves does not count; with exact_modes it does."""
+    folder = tmp_path / "context"
+    (folder / "in").mkdir(parents=True)
+    (folder / "in" / "f").write_text("x")
+    for path, mode in ((folder, 0o755), (folder / "in", 0o755), (folder / "in" / "f", 0o644)):
+        path.chmod(mode)
+    state = llb.scratch().copy(llb.local("src"), "/in", "/in")
+    contexts = {"src": folder}
+    ran(state, tmp_path, contexts=contexts)
+    ran(state, tmp_path, contexts=contexts, exact_modes=True)
+    for path, mode in ((folder, 0o775), (folder / "in", 0o775), (folder / "in" / "f", 0o664)):
+        path.chmod(mode)
+
+    assert ran(state, tmp_path, contexts=contexts) == []
+    assert len(ran(state, tmp_path, contexts=contexts, exact_modes=True)) == 1
+
+
+@needs_root
+def test_solve_lets_a_secret_count_when_asked(base: tuple[llb.State, dict[str, Path]], tmp_path: Path):
+    """L14: a changed value runs the step again, of a secret that is named only."""
+    root, contexts = base
+    state = root.run("cat /s > /x", mounts=[llb.secret("/s", id="token")])
+
+    def solved(value: bytes, *counted: str) -> int:
+        return len(ran(state, tmp_path, contexts=contexts, secrets={"token": value}, counted_secrets=counted))
+
+    assert solved(b"first") == 2 and solved(b"second") == 0
+    assert solved(b"first", "token") == 1
+    assert solved(b"first", "token") == 0 and solved(b"second", "token") == 1

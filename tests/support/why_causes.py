@@ -662,6 +662,27 @@ def pruned_and_changed(case: Case) -> None:
 
 
 @cause
+def exact_modes_asked(case: Case) -> None:
+    """One file counts alike by both rules; only the rule is told."""
+    case.write("app/a")
+    case.dockerfile(f"FROM {BASE}\nCOPY app /app\nRUN echo modes > /x\n")
+    case.build()
+    case.build(exact_modes=True)
+
+
+@cause
+def exact_modes_left_out_and_a_file_edited(case: Case) -> None:
+    (case.context / "app").mkdir(mode=0o775)
+    (case.context / "app").chmod(0o775)
+    case.write("app/a", mode=0o664)
+    case.write("app/b", mode=0o664)
+    case.dockerfile(f"FROM {BASE}\nCOPY app /app\n")
+    case.build(exact_modes=True)
+    case.write("app/b", "edited\n", mode=0o664)
+    case.build()
+
+
+@cause
 def result_gone(case: Case) -> None:
     case.dockerfile(f"FROM {BASE}\nRUN echo result that goes > /x\n")
     case.build()

@@ -13,6 +13,7 @@ _KINDS = {
 }  # fmt: skip
 MAX_PATHS = 10_000
 """Paths that one explanation keeps; the sentence has their true number."""
+CONTEXT = "the build context"
 INLINE = "the inline document"
 
 
@@ -67,12 +68,31 @@ def files_change(counted: Counted, old: Sequence[Row] | None, new: Sequence[Row]
     return Change("files", place, _sentence(place, paths), paths=paths[:MAX_PATHS])
 
 
+def modes_aside(change: Change, *, exact: bool) -> list[Change]:
+    """Return what to say of a context's files when the rule by which their modes count is another one.
+
+    Every digest differs then, and so may every mode that is told: what is left are other differences, behind the rule.
+
+    Args:
+        change: as `files_change` returns it.
+        exact: modes count as they are now.
+    """
+    if not change.what.startswith(CONTEXT):
+        return [change]
+    rule = "as they are now (--exact-modes)" if exact else "as git has them now (without --exact-modes)"
+    found = [Change("modes", "exact modes", f"file modes count {rule}")]
+    paths = tuple(path for path in change.paths if path.how != "mode")
+    if paths:
+        found.append(Change("files", change.what, _sentence(change.what, paths), paths=paths))
+    return found
+
+
 def place_of(name: str) -> str:
     """Return how to call what an input is, given the name of its step."""
     if name == "[internal] load build context":
-        return "the build context"
+        return CONTEXT
     if name.startswith("[context ") and name.endswith("] load from client"):
-        return f"the build context {name[9:-18]}"
+        return f"{CONTEXT} {name[9:-18]}"
     if name.endswith("] preparing inline document"):
         return INLINE
     return f'"{clip(name)}"'

@@ -10,13 +10,29 @@ from __future__ import annotations
 
 import os
 
-from lamina.csvline import parse_pairs, split_csv
+from lamina.cli.build_values import (
+    check_output,
+    find_directory,
+    parse_add_host,
+    parse_allow,
+    parse_boolean,
+    parse_build_args,
+    parse_build_contexts,
+    parse_epoch,
+    parse_key_values,
+    parse_network,
+    parse_size,
+    parse_ulimit,
+    split_commas,
+)
+from lamina.cli.secret_args import counted_secrets, parse_secret, parse_ssh
+from lamina.csvline import parse_pairs
 from lamina.errors import InputError, NotYetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from lamina.cli.calls import Call
 
@@ -29,12 +45,7 @@ _NOT_YET = {
     "cpus": "--cpus (limits per step)",
     "security_opt": "--security-opt",
 }
-_ENTITLEMENTS = ("network.host", "security.insecure", "device")
 _FLAGS_NOT_YET = ("squash",)
-_ULIMITS = {
-    *("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue"),
-    *("nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"),
-}
 _BOOLEANS = (
     "pull",
     "no-cache",
@@ -51,7 +62,6 @@ _BOOLEANS = (
     "exact-modes",
     *_FLAGS_NOT_YET,
 )
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 class Request:
@@ -109,15 +119,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     _many(parser, "--platform", "OS/ARCH", "platform to build for (comma list or repeatable)")
     add(
         "--pull",
-        type=_boolean,
+        type=parse_boolean,
         default=False,
         metavar="BOOL",
         help="ask the registry for base images, always",
     )
-    add("--no-cache", type=_boolean, default=False, metavar="BOOL", help="run every step again")
+    add("--no-cache", type=parse_boolean, default=False, metavar="BOOL", help="run every step again")
     add(
         "--exact-modes",
-        type=_boolean,
+        type=parse_boolean,
         default=False,
         metavar="BOOL",
         help="file modes count for the cache as they are, not as git has them",
@@ -145,7 +155,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     _add_output(parser)
     add(
         "--explain",
-        type=_boolean,
+        type=parse_boolean,
         default=False,
         metavar="BOOL",
         help="say why each step that runs was not cached",
@@ -157,7 +167,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="[STEP]",
         help="fail when a step (with STEP in its name; without, any) is not in the cache, before it runs",
     )
-    add("--check", type=_boolean, default=False, metavar="BOOL", help="only check the Dockerfile: --call=check")
+    add("--check", type=parse_boolean, default=False, metavar="BOOL", help="only check the Dockerfile: --call=check")
     add(
         "--fix",
         type=_fix,
@@ -189,32 +199,23 @@ def prepare(words: list[str]) -> list[str]:
     return found
 
 
-def _boolean(text: str) -> bool:
-    """Return the value of `--flag=text`, as Go's flags have it."""
-    if text.lower() in ("1", "t", "true"):
-        return True
-    if text.lower() in ("0", "f", "false"):
-        return False
-    raise ValueError(text)
-
-
 def _fix(text: str) -> str:
     """Return "write", "diff" or "" for `--fix=text`."""
     if text in ("diff", "write"):
         return text
-    return "write" if _boolean(text) else ""
+    return "write" if parse_boolean(text) else ""
 
 
 def _add_output(parser: ArgumentParser) -> None:
     """Declare where the result and the messages go."""
     add = parser.add_argument
     add("-o", "--output", action="append", default=[], metavar="SPEC", help="type=TYPE,dest=PATH,... (repeatable)")
-    add("--push", type=_boolean, default=False, metavar="BOOL", help="upload the result to its registry")
-    add("--load", type=_boolean, default=False, metavar="BOOL", help="load the result into docker")
+    add("--push", type=parse_boolean, default=False, metavar="BOOL", help="upload the result to its registry")
+    add("--load", type=parse_boolean, default=False, metavar="BOOL", help="load the result into docker")
     add("--iidfile", default="", metavar="FILE", help="write the image ID to a file")
     add("--metadata-file", default="", metavar="FILE", help="write digests and more as JSON to a file")
     add("--progress", default="", choices=PROGRESS, help="how to show progress (default auto)")
-    add("-q", "--quiet", type=_boolean, default=False, metavar="BOOL", help="print only the image ID")
+    add("-q", "--quiet", type=parse_boolean, default=False, metavar="BOOL", help="print only the image ID")
 
 
 def _add_not_yet(parser: ArgumentParser) -> None:
@@ -224,14 +225,14 @@ def _add_not_yet(parser: ArgumentParser) -> None:
     for name in _NOT_YET:
         option = "--" + name.replace("_", "-")
         if name in _FLAGS_NOT_YET:
-            parser.add_argument(option, type=_boolean, default=False, help=argparse.SUPPRESS)
+            parser.add_argument(option, type=parse_boolean, default=False, help=argparse.SUPPRESS)
         else:
             parser.add_argument(option, action="append", default=[], help=argparse.SUPPRESS)
     for option in ("--provenance", "--sbom"):
         parser.add_argument(option, default="false", help=argparse.SUPPRESS)
     parser.add_argument("--attest", action="append", default=[], help=argparse.SUPPRESS)
     for option in ("--rm", "--force-rm"):
-        parser.add_argument(option, type=_boolean, default=True, help=argparse.SUPPRESS)
+        parser.add_argument(option, type=parse_boolean, default=True, help=argparse.SUPPRESS)
 
 
 def _many(parser: ArgumentParser, option: str, metavar: str, text: str) -> None:
@@ -263,12 +264,12 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "tags": list(args.tag),
         "target": args.target,
         "build_args": _build_args(args, environ),
-        "labels": _pairs(args.label, "--label"),
-        "annotations": _pairs(args.annotation, "--annotation"),
-        "platforms": _comma_list(args.platform),
+        "labels": parse_key_values(args.label, "--label"),
+        "annotations": parse_key_values(args.annotation, "--annotation"),
+        "platforms": split_commas(args.platform),
         "pull": args.pull,
         "no_cache": args.no_cache,
-        "no_cache_filter": _comma_list(args.no_cache_filter),
+        "no_cache_filter": split_commas(args.no_cache_filter),
         "network": parse_network(args.network),
         "add_hosts": [parse_add_host(text) for text in args.add_host],
         "shm_size": parse_size(args.shm_size, "--shm-size") if args.shm_size else 0,
@@ -278,12 +279,12 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "push": args.push,
         "load": args.load,
         "jobs": args.jobs,
-        "build_contexts": _build_contexts(args.build_context),
+        "build_contexts": parse_build_contexts(args.build_context),
         "cache_from": args.cache_from,
         "cache_to": args.cache_to,
         "ca": args.ca,
         "allow": parse_allow(args.allow),
-        "cdi_dirs": [_directory(path, "--cdi-dir") for path in args.cdi_dir],
+        "cdi_dirs": [find_directory(path, "--cdi-dir") for path in args.cdi_dir],
         "cgroup_parent": args.cgroup_parent,
         "exact_modes": args.exact_modes,
         "counted_secrets": counted_secrets(args.secret, environ),
@@ -299,22 +300,6 @@ def _build_args(args: Namespace, environ: Mapping[str, str]) -> dict[str, str]:
     given = parse_build_args(args.build_arg, environ)
     epoch = environ.get("SOURCE_DATE_EPOCH", "")
     return {"SOURCE_DATE_EPOCH": epoch, **given} if epoch else given
-
-
-def parse_allow(texts: Iterable[str]) -> list[str]:
-    """Return the entitlements that `--allow` grants; the alias of a device is kept with it: `device=A,alias=B`."""
-    found: list[str] = []
-    for name in _comma_list(texts):
-        if name.startswith("alias=") and found and found[-1].startswith("device=") and "," not in found[-1]:
-            found[-1] += f",{name}"
-        elif name in _ENTITLEMENTS or (name.startswith("device=") and name != "device="):
-            found.append(name)
-        else:
-            raise InputError(
-                f"--allow {name!r} is no entitlement that is known",
-                hint=f"one of {', '.join(_ENTITLEMENTS)}, device=NAME, device=NAME,alias=OTHER",
-            )
-    return sorted(set(found))
 
 
 def _call(text: str) -> Call | None:
@@ -336,233 +321,6 @@ def _progress(args: Namespace, environ: Mapping[str, str]) -> str:
     if value not in PROGRESS:
         raise InputError(f"BUILDKIT_PROGRESS={value!r} is none of {', '.join(PROGRESS)}")
     return value
-
-
-def parse_build_args(texts: Iterable[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return build arguments; one without `=` takes its value from the environment, or is left out."""
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name:
-            raise InputError(f"--build-arg {text!r} has no name", hint="write --build-arg NAME=VALUE")
-        if equals:
-            found[name] = value
-        elif name in environ:
-            found[name] = environ[name]
-        else:
-            found.pop(name, None)
-    return found
-
-
-def _pairs(texts: Iterable[str], option: str) -> dict[str, str]:
-    """Return `KEY=VALUE` options; a key without `=` has the empty value."""
-    found = {}
-    for text in texts:
-        key, _, value = text.partition("=")
-        if not key:
-            raise InputError(f"{option} {text!r} has no key", hint=f"write {option} KEY=VALUE")
-        found[key] = value
-    return found
-
-
-def _comma_list(texts: Iterable[str]) -> list[str]:
-    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
-
-
-def _directory(path: str, option: str) -> str:
-    """Return the absolute path of a directory that an option names."""
-    if not os.path.isdir(path):
-        raise InputError(f"{option} {path!r} is no directory", hint="name one with .json or .yaml files in it")
-    return os.path.abspath(path)
-
-
-def _build_contexts(texts: Iterable[str]) -> dict[str, str]:
-    """Return named contexts; directories become absolute."""
-    found = {}
-    for text in texts:
-        name, equals, source = text.partition("=")
-        if not name or not equals or not source:
-            raise InputError(f"--build-context {text!r} is not NAME=SOURCE")
-        if "://" not in source and not source.startswith("target:"):
-            if not os.path.isdir(source):
-                raise InputError("no such directory", where=source, hint=f"for --build-context {name}")
-            source = os.path.abspath(source)
-        elif source.startswith("oci-layout://"):
-            source = "oci-layout://" + os.path.abspath(source.removeprefix("oci-layout://"))
-        found[name] = source
-    return found
-
-
-def parse_network(text: str) -> str:
-    """Return "", "host" or "none" for `--network`."""
-    if text in ("", "default"):
-        return ""
-    if text in ("host", "none"):
-        return text
-    raise NotYetError(f"--network={text}", hint="default, host and none are known")
-
-
-def parse_add_host(text: str) -> str:
-    """Return `name=address` for `--add-host name:address` or `name=address`; an IPv6 address may be bracketed."""
-    separator = "=" if "=" in text else ":"
-    name, found, address = text.partition(separator)
-    address = address.removeprefix("[").removesuffix("]")
-    if not found or not name or not address:
-        raise InputError(f"--add-host {text!r} is not HOST:IP")
-    if address != "host-gateway":
-        import socket
-
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        try:
-            socket.inet_pton(family, address)
-        except OSError:
-            raise InputError(f"--add-host: {address!r} is not an IP address") from None
-    return f"{name}={address}"
-
-
-def parse_size(text: str, option: str) -> int:
-    """Return bytes for `64m`, `1g`, `512k`, `1024` (units are powers of 1024, as docker has them)."""
-    number = text.strip().lower().removesuffix("ib")
-    if number[-2:-1] in tuple("kmgt") and number.endswith("b"):
-        number = number[:-1]
-    unit = number[-1:] if number[-1:].isalpha() else ""
-    digits = number.removesuffix(unit).strip()
-    whole, _, part = digits.partition(".")
-    if unit not in _UNITS or not whole.isascii() or not whole.isdigit() or (part and not part.isdigit()):
-        raise InputError(f"{option}: {text!r} is not a size", hint="write a number with b, k, m or g")
-    return int(float(digits) * _UNITS[unit]) if part else int(whole) * _UNITS[unit]
-
-
-def parse_ulimit(text: str) -> str:
-    """Return `name=soft:hard` for `name=soft[:hard]`; -1 means unlimited."""
-    name, equals, limits = text.partition("=")
-    soft, _, hard = limits.partition(":")
-    hard = hard or soft
-    if not equals or not _is_limit(soft) or not _is_limit(hard):
-        raise InputError(f"--ulimit {text!r} is not NAME=SOFT[:HARD]")
-    if name not in _ULIMITS:
-        raise InputError(f"--ulimit: no such limit: {name!r}", hint="known: " + ", ".join(sorted(_ULIMITS)))
-    if hard != "-1" and (soft == "-1" or int(soft) > int(hard)):
-        raise InputError(f"--ulimit {text!r}: the soft limit is above the hard one")
-    return f"{name}={soft}:{hard}"
-
-
-def _is_limit(text: str) -> bool:
-    return text == "-1" or (text.isascii() and text.isdigit())
-
-
-def parse_epoch(text: str) -> int | None:
-    """Return SOURCE_DATE_EPOCH as seconds, None when unset."""
-    if not text:
-        return None
-    if not text.isascii() or not text.isdigit() or int(text) >= 1 << 33:
-        raise InputError(f"SOURCE_DATE_EPOCH={text!r} is not a number of seconds")
-    return int(text)
-
-
-def parse_secret(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, str]]:
-    """Return (id, ("file", path) | ("env", variable)) for one `--secret`; the value itself is read when needed.
-
-    Without a source, the variable of the id's name is taken if there is one, else the file of that name.
-
-    Raises:
-        InputError: no id, an unknown key, or a source that is not there.
-    """
-    pairs = parse_pairs(text, "--secret")
-    unknown = set(pairs) - {"id", "src", "source", "env", "type", "fingerprint"}
-    if unknown:
-        raise InputError(f"--secret: unknown key {sorted(unknown)[0]!r}", hint="known: id, src, env, type, fingerprint")
-    kind, source = pairs.get("type", ""), pairs.get("src") or pairs.get("source", "")
-    variable = pairs.get("env", "")
-    if kind not in ("", "file", "env"):
-        raise InputError(f"--secret: type {kind!r} is none of file, env")
-    secret_id = pairs.get("id", "") or (os.path.basename(source) if source else variable)
-    if not secret_id:
-        raise InputError("--secret needs an id", hint="write --secret id=NAME,src=FILE or id=NAME,env=VARIABLE")
-    if source and variable:
-        raise InputError(f"--secret {secret_id}: src and env exclude each other")
-    if kind == "env":
-        variable = variable or source or secret_id
-    elif not variable and not source and kind == "" and secret_id in environ:
-        variable = secret_id
-    if variable:
-        if variable not in environ:
-            raise InputError(f"--secret {secret_id}: the environment variable {variable!r} is not set")
-        return secret_id, ("env", variable)
-    path = os.path.abspath(os.path.expanduser(source or secret_id))
-    if not os.path.isfile(path):
-        raise InputError("no such file", where=path, hint=f"for --secret id={secret_id}")
-    return secret_id, ("file", path)
-
-
-def counted_secrets(texts: Iterable[str], environ: Mapping[str, str]) -> list[str]:
-    """Return the ids of the secrets that count in cache keys: those with `fingerprint=true`."""
-    found: dict[str, bool] = {}
-    for text in texts:
-        value = parse_pairs(text, "--secret").get("fingerprint", "false")
-        try:
-            found[parse_secret(text, environ)[0]] = _boolean(value)
-        except ValueError:
-            raise InputError(f"--secret: fingerprint={value} is neither true nor false") from None
-    return sorted(name for name, counts in found.items() if counts)
-
-
-def parse_ssh(text: str, environ: Mapping[str, str]) -> tuple[str, str | tuple[str, ...]]:
-    """Return (id, socket of an agent) or (id, private key files) for one `--ssh`.
-
-    Raises:
-        InputError: no agent is there, no such file, or an agent beside keys.
-    """
-    import stat
-
-    ssh_id, _, rest = text.partition("=")
-    ssh_id = ssh_id or "default"
-    paths = [path for path in split_csv(rest, "--ssh") if path]
-    if not paths:
-        paths = [path for path in [environ.get("SSH_AUTH_SOCK", "")] if path]
-        if not paths:
-            raise InputError(f"--ssh {ssh_id}: SSH_AUTH_SOCK is not set", hint="start an agent or name its socket")
-    found = [os.path.abspath(os.path.expanduser(path)) for path in paths]
-    for path in found:
-        try:
-            mode = os.stat(path).st_mode
-        except OSError:
-            raise InputError("no such socket or key", where=path, hint=f"for --ssh {ssh_id}") from None
-        if stat.S_ISSOCK(mode):
-            if len(found) > 1:
-                raise InputError(f"--ssh {ssh_id}: an agent stands alone", where=path, hint="give it an id of its own")
-            return ssh_id, path
-        if not stat.S_ISREG(mode):
-            raise InputError(f"--ssh {ssh_id}: neither an agent's socket nor a key", where=path)
-    return ssh_id, tuple(found)
-
-
-def check_output(text: str) -> str:
-    """Return an `--output` in its long form (`type=local,dest=DIR` for `DIR`, `type=tar,dest=-` for `-`).
-
-    Raises:
-        InputError: no type, no destination where one is needed, or a terminal as destination.
-    """
-    if text == "-":
-        text = "type=tar,dest=-"
-    elif "=" not in text:
-        text = "type=local," + _quoted(f"dest={text}")
-    pairs = parse_pairs(text, "--output")
-    kind = pairs.get("type", "")
-    if not kind:
-        raise InputError(f"--output {text!r} has no type", hint="write type=oci,dest=FILE or a directory")
-    if kind in ("local", "tar", "oci") and not pairs.get("dest"):
-        raise InputError(f"--output type={kind} needs dest=PATH")
-    if pairs.get("dest") == "-" and os.isatty(1):
-        raise InputError("not writing an archive to a terminal", hint="redirect standard output or name a file")
-    return text
-
-
-def _quoted(field: str) -> str:
-    """Return a CSV field, quoted where it must be."""
-    if "," in field or '"' in field:
-        return '"' + field.replace('"', '""') + '"'
-    return field
 
 
 def parser_of(prog: str = "lamina build") -> Callable[[list[str]], Namespace]:

@@ -3,7 +3,7 @@
 `state_root` is light, for the fully cached path; `load_environment` builds the whole `Environment`. Nothing
 below rank 7 reads `os.environ`. Variables: LAMINA_ROOT, LAMINA_RUNTIME, LAMINA_CONFIG, LAMINA_CA_FILE (or
 SSL_CERT_FILE), LAMINA_INSECURE_REGISTRIES (`host,host`), LAMINA_REGISTRY_MIRRORS (`docker.io=host,host;other=host`),
-LAMINA_MAX_STORAGE (a ceiling such as `50GB`),
+LAMINA_MAX_STORAGE (a ceiling such as `50GB`), LAMINA_HISTORY_BUILDS and LAMINA_HISTORY_AGE (what records stay),
 DOCKER_CONFIG, SOURCE_DATE_EPOCH and the usual proxy variables.
 """
 
@@ -14,6 +14,7 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lamina.engine.options import Environment
+    from lamina.history.keeping import Keeping
 
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
@@ -79,7 +80,19 @@ def load_environment() -> Environment:
         cache_variables={name: value for name in CACHE_VARIABLES if (value := environ.get(name))},
         registry_mirrors=_mirrors(environ.get("LAMINA_REGISTRY_MIRRORS", "")),
         gc=Policies(max_storage=parse_amount(environ.get("LAMINA_MAX_STORAGE", ""), "LAMINA_MAX_STORAGE")),
+        history=_keeping(environ.get("LAMINA_HISTORY_BUILDS", ""), environ.get("LAMINA_HISTORY_AGE", "")),
     )
+
+
+def _keeping(builds: str, age: str) -> Keeping:
+    """Return how much of the records of builds is kept, as two variables say it."""
+    from lamina.engine.upkeep.amounts import parse_seconds
+    from lamina.errors import InputError
+    from lamina.history.keeping import MAX_BUILDS, Keeping
+
+    if builds and not (builds.isascii() and builds.isdigit() and 0 < int(builds[:9]) == int(builds)):
+        raise InputError(f"LAMINA_HISTORY_BUILDS={builds[:40]!r} is not a number of builds", hint="1 or more")
+    return Keeping(int(builds) if builds else MAX_BUILDS, parse_seconds(age, "LAMINA_HISTORY_AGE"))
 
 
 def _config_files() -> list[str]:

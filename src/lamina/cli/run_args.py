@@ -155,7 +155,7 @@ def existing(path: str, option: str) -> str:
 
 def parse_tmpfs(text: str) -> StepMount:
     """Return the mount for `--tmpfs PATH[:size=..,mode=..,uid=..,gid=..,ro,exec]`; nothing is executed from it."""
-    from lamina.cli.build_args import parse_size
+    from lamina.cli.build_values import parse_size
     from lamina.executor.step import StepMount
 
     target, _, options = text.partition(":")
@@ -191,7 +191,7 @@ def _number(text: str, base: int, option: str) -> int:
 
 def parse_mount(text: str) -> StepMount:
     """Return the mount for `--mount type=bind,source=,target=[,readonly]` or `type=tmpfs,target=[,tmpfs-size=]`."""
-    from lamina.cli.build_args import parse_size
+    from lamina.cli.build_values import parse_size
     from lamina.csvline import parse_pairs
     from lamina.executor.step import StepMount
 
@@ -256,7 +256,7 @@ def check_name(text: str) -> str:
 
 def ulimits(texts: list[str]) -> list[Ulimit]:
     """Return the limits for `--ulimit`."""
-    from lamina.cli.build_args import parse_ulimit
+    from lamina.cli.build_values import parse_ulimit
     from lamina.executor.step import Ulimit
 
     found = []
@@ -269,7 +269,7 @@ def ulimits(texts: list[str]) -> list[Ulimit]:
 
 def hosts(texts: list[str]) -> list[tuple[str, str]]:
     """Return (name, address) for `--add-host`."""
-    from lamina.cli.build_args import parse_add_host
+    from lamina.cli.build_values import parse_add_host
 
     pairs = [parse_add_host(text).partition("=") for text in texts]
     return [(name, address) for name, _, address in pairs]

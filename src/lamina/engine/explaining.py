@@ -24,6 +24,7 @@ from lamina.cache.changes import (
     simple,
     told_value,
 )
+from lamina.cache.compare_files import modes_aside
 from lamina.cache.explain import compare
 from lamina.cache.facts import Facts, Pruned, facts_of, find_facts, find_like, find_pruned
 from lamina.cache.listing import Row, find_listing, keep_listing
@@ -197,6 +198,7 @@ class Explainer:
         new = facts_of(name, miss.parts, canon=miss.exact)
         changes = compare(old, new, self._lists)
         own = [self._with_argument(change, past.build) for change in changes if change.kind != "below"]
+        own = self._with_modes(own, past.build)
         lower = [self._below(change, miss, past) for change in changes if change.kind == "below"]
         if match.moved and not own:
             return simple(name, "moved", "the order of the steps changed", build)
@@ -230,6 +232,17 @@ class Explainer:
                 sentence = f"{change.sentence} (build argument {name}: {was} -> {told_value(name, value)})"
                 return replace(change, sentence=sentence)
         return change
+
+    def _with_modes(self, changes: list[Change], before: Build) -> list[Change]:
+        """Name `--exact-modes` where only one of the two builds was asked for it: then all content keys differ."""
+        options = before.record.get("options")
+        exact = self._options.exact_modes
+        if exact == bool(isinstance(options, dict) and options.get("exact_modes")):
+            return changes
+        found: list[Change] = []
+        for change in changes:
+            found += modes_aside(change, exact=exact) if change.kind == "files" else [change]
+        return list(dict.fromkeys(found))
 
     def _below(self, change: Change, miss: Miss, past: Past) -> tuple[Explanation, bool]:
         """Return why an input is not what it was, and whether it ran in this build."""

@@ -5,6 +5,8 @@ Opens the state file only, so that it can be asked beside running builds.
 
 from __future__ import annotations
 
+import base64
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lamina.cache.changes import Explanation
+from lamina.engine.definitions import Kept, kept_definitions
+from lamina.engine.history_filter import BuildFilter
 from lamina.errors import InputError
 from lamina.history.logs import logged, read_log
 from lamina.history.recorder import folder_of
@@ -129,14 +133,34 @@ def logs(root: Path, build: str, step: str = "", *, place: str = "") -> Iterator
             yield one, read_log(folder, one.number)
 
 
+def definition(root: Path, build: str, *, place: str = "") -> Kept:
+    """Return the graphs that a build solved.
+
+    Raises:
+        InputError: no such build, or its record has none.
+    """
+    with opened(root) as history:
+        found = history.find(build, place=place)
+        source = history.origin(found) or found
+    kept = kept_definitions(folder_of(root, source.id))
+    if kept is None or not kept.definitions:
+        raise InputError(f"the record of build {found.id} has no definition", hint="it failed before there was one")
+    return kept
+
+
 def export(root: Path, build: str, *, place: str = "") -> Iterator[dict[str, Any]]:
-    """Iterate over a record as JSON objects: the build, each step, then the logs in pieces.
+    """Iterate over a record as JSON objects: the build, its graphs, each step, the logs in pieces.
 
     Raises:
         InputError: no such build.
     """
     found, steps = show(root, build, place=place)
     yield {"build": found.to_json()}
+    source = found.same_as or found.id
+    if (kept := kept_definitions(folder_of(root, source))) is not None:
+        for one in kept.definitions:
+            data = base64.b64encode(one.SerializeToString(deterministic=True)).decode()
+            yield {"definition": {"data": data, "changed": kept.changed}}
     for step in steps:
         yield {"step": step.to_json()}
     for step, pieces in logs(root, found.id):
@@ -144,13 +168,17 @@ def export(root: Path, build: str, *, place: str = "") -> Iterator[dict[str, Any
             yield {"log": {"step": step.number, "data": piece.decode("utf-8", "backslashreplace")}}
 
 
-def remove(root: Path, names: Sequence[str], *, everything: bool = False) -> int:
-    """Drop records and their logs; those of running builds stay. Return how many went.
+def remove(root: Path, names: Sequence[str], *, meant: BuildFilter | None = None) -> int:
+    """Drop records, their graphs and logs; those of running builds stay. Return how many went.
+
+    Args:
+        names: builds; none when `meant` says which.
+        meant: what to drop, of all records.
 
     Raises:
         InputError: no such build.
     """
     with opened(root) as history:
-        if everything:
-            return history.remove(history.builds(limit=10_000_000))
+        if meant is not None:
+            return history.remove(meant.choose(history.builds(limit=10_000_000), time.time()))
         return history.remove([history.find(name) for name in dict.fromkeys(names)])

@@ -130,6 +130,7 @@ class Job:
             Error: the first failure.
         """
         with self._solving:
+            self.recording.defined(graphs)
             return without_gone_layers(self.caches, self.place, lambda: self.solver.solve(graphs))
 
     def deliver(self, wanted: Sequence[Wanted], look: Look | None = None) -> BuildResult:
@@ -156,6 +157,7 @@ class Job:
             return exporting.run()
 
         with self._solving:
+            self.recording.defined([one.graph for one in wanted if one.graph is not None])
             result = without_gone_layers(caches, self.place, carry_out)
             if caches is not None:
                 caches.export(solver)

@@ -130,6 +130,9 @@ def solve(
     config: Mapping[str, Any] | None = None,
     tags: Sequence[str] = (),
     output: str = "",
+    exact_modes: bool = False,
+    counted_secrets: Sequence[str] = (),
+    secret_key: str | Path = "",
     root: str | Path = DEFAULT_ROOT,
     environment: Environment | None = None,
     progress: Sink = discard,
@@ -142,6 +145,9 @@ def solve(
         contexts: directories for `llb.local(NAME)`.
         config: image config for outputs that are images.
         output: as `--output`; the image store by default.
+        exact_modes: modes of files in `contexts` count in cache keys as they are, and not as git has them.
+        counted_secrets: ids of secrets that count in cache keys: a changed one runs its steps again.
+        secret_key: file with the key of their fingerprints, for machines that share a cache.
 
     Raises:
         lamina.errors.Error: what cannot be done, and why.
@@ -150,7 +156,13 @@ def solve(
 
     session = PlainSession(contexts or {}, secrets or {}, ssh or {}, credentials or {})
     environment = environment or Environment(Path(root), userns=_inside_user_namespace())
-    options = BuildOptions(tags=list(tags), outputs=[output] if output else [])
+    options = BuildOptions(
+        tags=list(tags),
+        outputs=[output] if output else [],
+        exact_modes=exact_modes,
+        counted_secrets=sorted(set(counted_secrets)),
+        secret_key=str(secret_key),
+    )
     return solve_definition(definition, dict(config or {}), options, session, environment, progress, cancel or Cancel())
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 from lamina.engine.upkeep.policy import Policies
 from lamina.errors import InputError
+from lamina.history.keeping import Keeping
 
 _ON = ("1", "t", "T", "TRUE", "true", "True")
 _OFF = ("0", "f", "F", "FALSE", "false", "False")
@@ -43,6 +44,7 @@ class Environment:
         gc: what is kept on disk, and the ceiling that builds keep to.
         registries: how registries are reached, where that was read from a daemon's configuration; its paths are
             relative to `registries_base`.
+        history: how much of the records of builds is kept.
     """
 
     root: Path
@@ -62,6 +64,7 @@ class Environment:
     gc: Policies = field(default_factory=Policies)
     registries: Mapping[str, RegistryConfig] | None = None
     registries_base: Path = field(default_factory=Path)
+    history: Keeping = field(default_factory=Keeping)
 
 
 @dataclass(slots=True)

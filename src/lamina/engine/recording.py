@@ -19,12 +19,13 @@ from lamina.engine.options import BuildOptions, BuildResult
 from lamina.engine.place import Place
 from lamina.errors import CancelledError, Error, InputError
 from lamina.history.project import without_credentials
-from lamina.history.recorder import Recorder
+from lamina.history.recorder import Recorder, folder_of
 from lamina.progress import Event, Sink
 from lamina.solver.protocol import Miss, Outcome, Vertex
 
 if TYPE_CHECKING:
     from lamina.engine.explaining import Explainer
+    from lamina.llb.definition import Graph
 
 _MAX_DOCKERFILE = 64 << 10
 # Of a cache only what names it: other attributes may be credentials.
@@ -32,7 +33,7 @@ _CACHE_ATTRIBUTES = ("type", "ref", "src", "dest", "mode", "name", "bucket", "re
 _PLAIN_OPTIONS = (
     *("tags", "target", "platforms", "labels", "annotations", "outputs", "push", "load", "pull", "no_cache"),
     *("no_cache_filter", "network", "add_hosts", "shm_size", "ulimits", "hostname", "allow", "cgroup_parent"),
-    *("source_date_epoch", "expect_cached", "ca"),
+    *("source_date_epoch", "expect_cached", "ca", "exact_modes"),
 )
 
 
@@ -57,7 +58,9 @@ class Recording:
         self._client = {"client": dict(client)} if client else {}
         values = asdict(options)
         described = {**_description(options, values), **self._client}
-        self._recorder = Recorder(place.state, place.root, place.lease.id, values, sink, described)
+        self._recorder = Recorder(
+            place.state, place.root, place.lease.id, values, sink, described, place.environment.history
+        )
         self.id = self._recorder.id
         self._vertices: Mapping[str, Vertex] = {}
         self._outcomes: Sequence[Outcome] = ()
@@ -92,6 +95,17 @@ class Recording:
     def explanations(self) -> tuple[Explanation, ...]:
         """Why each step that ran was not found."""
         return tuple(self._explanations.values())
+
+    def defined(self, graphs: Sequence[Graph]) -> None:
+        """Keep the graphs that are about to be solved; the last ones stay."""
+        from lamina.engine.definitions import keep_definitions
+
+        try:
+            size = keep_definitions(folder_of(self._place.root, self.id), graphs)
+        except (ValueError, TypeError):  # a text that protobuf does not take back
+            logging.getLogger(__name__).debug("no definition for the record", exc_info=True)
+            return
+        self._recorder.beside(size)
 
     def begins(self, vertices: Mapping[str, Vertex]) -> None:
         """Number the steps.

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.errors import CancelledError, StorageError
+from lamina.history.keeping import Keeping
 from lamina.history.logs import LogWriter
 from lamina.history.project import new_id, project_hash, project_name, project_place
 from lamina.history.repeated import take_repeated
@@ -27,10 +28,6 @@ from lamina.progress import Event, LogEvent, Sink, VertexEvent, WarningEvent
 from lamina.solver.protocol import Outcome
 from lamina.state.db import State
 
-MAX_BUILDS = 1000
-"""Builds whose steps are kept; the oldest go first."""
-MAX_LOG_BYTES = 256 << 20
-"""Bytes of all logs; those of the oldest builds go first, with their records. The newest build's stay in any case."""
 _MAX_TEXT = 4000
 
 
@@ -41,14 +38,23 @@ class Recorder:
         lease: name of the build's work directory.
         options: of the build, by field name, as `lamina.history.project` reads them.
         record: what else to remember, as JSON values without secrets.
+        keep: how much of the records stays.
 
     Attributes:
         id: names the build to people.
     """
 
     def __init__(
-        self, state: State, root: Path, lease: str, options: Mapping[str, Any], outer: Sink, record: Mapping[str, Any]
+        self,
+        state: State,
+        root: Path,
+        lease: str,
+        options: Mapping[str, Any],
+        outer: Sink,
+        record: Mapping[str, Any],
+        keep: Keeping | None = None,
     ) -> None:
+        self._keep = keep or Keeping()
         self.id = new_id()
         self.project, self.name = project_hash(options), project_name(options)
         self._state, self._outer = state, outer
@@ -61,6 +67,7 @@ class Recorder:
         self._keys: dict[str, tuple[str, str]] = {}
         self._reasons: dict[str, str] = {}
         self._warnings: list[str] = []
+        self._beside = 0
         self._record = {"context": project_place(options), **record}
         row = (self.id, self.project, self.name, lease, time.time(), _json(self._record))
         take_repeated(state, root)
@@ -76,6 +83,10 @@ class Recorder:
             self._record = {"context": project_place(options), **record}
             row = (self.project, self.name, _json(self._record), self._seq)
         self._try([], ("UPDATE build SET project = ?, name = ?, record = ? WHERE seq = ?", row))
+
+    def beside(self, size_bytes: int) -> None:
+        """Say how much lies in the record's folder beside the logs: it counts with them for the cap."""
+        self._beside = size_bytes
 
     def declare(self, steps: Sequence[tuple[str, str]]) -> None:
         """Say what the steps are: digest and name of each, inputs first. They are numbered in this order."""
@@ -135,7 +146,7 @@ class Recorder:
                 record = ? WHERE seq = ?""",
                 (
                     *(time.time(), status, text, len(counted), sum(row[7] for row in counted)),
-                    *(self._logs.size_bytes, record, self._seq),
+                    *(self._logs.size_bytes + self._beside, record, self._seq),
                 ),
             ),
         )
@@ -167,7 +178,7 @@ class Recorder:
                 connection.executemany(f"INSERT OR REPLACE INTO step VALUES ({', '.join('?' * 13)})", rows)
                 if update is not None:
                     connection.execute(*update)
-                doomed = _over_the_cap(connection) if update is not None else []
+                doomed = _over_the_cap(connection, self._keep, self._seq) if update is not None else []
         except StorageError:
             return
         if update is not None:
@@ -198,19 +209,22 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _over_the_cap(connection: Any) -> list[str]:
-    """Drop the oldest records over the caps and return their ids; called in a transaction."""
+def _over_the_cap(connection: Any, keep: Keeping, own: int | None) -> list[str]:
+    """Drop the oldest records over the caps and return their ids; called in a transaction. `own` stays."""
     doomed = [
         row[0]
         for row in connection.execute(
-            "SELECT seq FROM build WHERE same_as = '' ORDER BY seq DESC LIMIT -1 OFFSET ?", (MAX_BUILDS,)
+            "SELECT seq FROM build WHERE same_as = '' ORDER BY seq DESC LIMIT -1 OFFSET ?", (max(1, keep.builds),)
         )
     ]
+    if keep.age_s:
+        old = "SELECT seq FROM build WHERE started < ? AND seq <> ? AND status <> 'running'"
+        doomed += [row[0] for row in connection.execute(old, (time.time() - keep.age_s, own))]
     total = connection.execute("SELECT total(log_bytes) FROM build").fetchone()[0]
-    if total > MAX_LOG_BYTES:
+    if total > keep.log_bytes:
         newest = connection.execute("SELECT max(seq) FROM build").fetchone()[0]
         for seq, size in connection.execute("SELECT seq, log_bytes FROM build ORDER BY seq").fetchall():
-            if total <= MAX_LOG_BYTES or seq == newest:
+            if total <= keep.log_bytes or seq == newest:
                 break
             total -= size
             doomed.append(seq)

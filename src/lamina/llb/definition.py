@@ -8,7 +8,7 @@ inputs, two targets, numbers out of range, absurd sizes) is refused with `InputE
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lamina.errors import InputError, SourceRange
 from lamina.llb.pb import ops_pb2 as pb
@@ -28,6 +28,7 @@ class Vertex:
         inputs: digest and output number, in the op's order.
         metadata: what does not count: names, `ignore_cache`.
         sources: the lines it comes from.
+        data: the op's bytes as they arrived, b"" when it was made here.
     """
 
     digest: str
@@ -35,6 +36,7 @@ class Vertex:
     inputs: tuple[tuple[str, int], ...]
     metadata: pb.OpMetadata
     sources: tuple[SourceRange, ...] = ()
+    data: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def _vertex(data: bytes, message: pb.Definition, sources: _SourceMap) -> Vertex:
         raise InputError(f"vertex {digest} is not an op: {error}") from error
     inputs = tuple((item.digest, item.index) for item in op.inputs)
     metadata = message.metadata[digest] if digest in message.metadata else pb.OpMetadata()
-    vertex = Vertex(digest, op, inputs, metadata, sources.of(digest))
+    vertex = Vertex(digest, op, inputs, metadata, sources.of(digest), data)
     _check_numbers(vertex)
     return vertex
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lamina.cli import build_args
-from lamina.cli.build_args import Request, parse_allow
+from lamina.cli import build_args, build_values, secret_args
+from lamina.cli.build_args import Request
+from lamina.cli.build_values import parse_allow
 from lamina.engine.options import BuildOptions
 from lamina.errors import InputError, NotYetError
 
@@ -59,13 +60,13 @@ def test_lists_may_be_repeated_or_separated_by_commas():
     ],
 )
 def test_sizes_have_docker_units(text: str, size: int):
-    assert build_args.parse_size(text, "--shm-size") == size
+    assert build_values.parse_size(text, "--shm-size") == size
 
 
 @pytest.mark.parametrize("text", ["", "m", "-1", "1x", "1.m.2", "٣"])
 def test_other_sizes_are_refused(text: str):
     with pytest.raises(InputError):
-        build_args.parse_size(text, "--shm-size")
+        build_values.parse_size(text, "--shm-size")
 
 
 @pytest.mark.parametrize(
@@ -79,22 +80,22 @@ def test_other_sizes_are_refused(text: str):
     ],
 )
 def test_add_host_forms(text: str, expected: str):
-    assert build_args.parse_add_host(text) == expected
+    assert build_values.parse_add_host(text) == expected
 
 
 @pytest.mark.parametrize("text", ["db", "db:", ":1.2.3.4", "db:1.2.3", "db:nowhere"])
 def test_bad_add_host_is_refused(text: str):
     with pytest.raises(InputError):
-        build_args.parse_add_host(text)
+        build_values.parse_add_host(text)
 
 
 def test_ulimits():
-    assert build_args.parse_ulimit("nofile=1024") == "nofile=1024:1024"
-    assert build_args.parse_ulimit("nofile=1024:2048") == "nofile=1024:2048"
-    assert build_args.parse_ulimit("core=0:-1") == "core=0:-1"
+    assert build_values.parse_ulimit("nofile=1024") == "nofile=1024:1024"
+    assert build_values.parse_ulimit("nofile=1024:2048") == "nofile=1024:2048"
+    assert build_values.parse_ulimit("core=0:-1") == "core=0:-1"
     for text in ("nofile", "nofile=a", "files=1", "nofile=2:1", "core=-1:5"):
         with pytest.raises(InputError):
-            build_args.parse_ulimit(text)
+            build_values.parse_ulimit(text)
 
 
 def test_secret_from_file_variable_and_by_its_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -143,7 +144,7 @@ def test_exact_modes_are_asked_for():
 @pytest.mark.parametrize("text", ["src=", "id=a,src=/no/such", "id=a,env=NOT_SET", "id=a,mode=1", "id=a,type=x,src=y"])
 def test_bad_secret_is_refused_before_anything_runs(text: str):
     with pytest.raises(InputError):
-        build_args.parse_secret(text, {})
+        secret_args.parse_secret(text, {})
 
 
 def test_ssh_takes_the_agent_of_the_environment_a_socket_or_keys(tmp_path: Path):
@@ -152,17 +153,17 @@ def test_ssh_takes_the_agent_of_the_environment_a_socket_or_keys(tmp_path: Path)
     path = str(tmp_path / "agent")
     with socket.socket(socket.AF_UNIX) as agent:
         agent.bind(path)
-        assert build_args.parse_ssh("default", {"SSH_AUTH_SOCK": path}) == ("default", path)
-        assert build_args.parse_ssh(f"git={path}", {}) == ("git", path)
+        assert secret_args.parse_ssh("default", {"SSH_AUTH_SOCK": path}) == ("default", path)
+        assert secret_args.parse_ssh(f"git={path}", {}) == ("git", path)
     with pytest.raises(InputError, match="SSH_AUTH_SOCK"):
-        build_args.parse_ssh("default", {})
+        secret_args.parse_ssh("default", {})
         for name in ("key", "other"):
             (tmp_path / name).write_text("")
         keys = (str(tmp_path / "key"), str(tmp_path / "other"))
-        assert build_args.parse_ssh(f"x={keys[0]},{keys[1]}", {}) == ("x", keys)
+        assert secret_args.parse_ssh(f"x={keys[0]},{keys[1]}", {}) == ("x", keys)
         for wrong in (f"x={keys[0]},{path}", f"x={tmp_path}", f"x={tmp_path}/none"):
             with pytest.raises(InputError):
-                build_args.parse_ssh(wrong, {})
+                secret_args.parse_ssh(wrong, {})
 
 
 @pytest.mark.parametrize(
@@ -175,13 +176,13 @@ def test_ssh_takes_the_agent_of_the_environment_a_socket_or_keys(tmp_path: Path)
     ],
 )
 def test_output_short_forms(text: str, expected: str):
-    assert build_args.check_output(text) == expected
+    assert build_values.check_output(text) == expected
 
 
 @pytest.mark.parametrize("text", ["dest=x", "type=oci", "type=tar,type=oci,dest=x", 'type=oci,"dest=x'])
 def test_incomplete_outputs_are_refused(text: str):
     with pytest.raises(InputError):
-        build_args.check_output(text)
+        build_values.check_output(text)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_quiet_and_progress():
 @pytest.mark.parametrize("text", ["x", "-1", "1.5", str(1 << 33)])
 def test_bad_epoch_is_refused(text: str):
     with pytest.raises(InputError, match="SOURCE_DATE_EPOCH"):
-        build_args.parse_epoch(text)
+        build_values.parse_epoch(text)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lamina.errors import CancelledError, Error, InputError
-from lamina.history import recorder, repeated
+from lamina.history import repeated
+from lamina.history.keeping import Keeping
 from lamina.history.logs import LogWriter, logged, read_log
 from lamina.history.project import REPEATED, note_repeated, project_hash, project_name
 from lamina.history.recorder import Recorder
@@ -29,8 +30,8 @@ def state(tmp_path: Path):
     opened.close()
 
 
-def begun(state: State, lease: str = "", **options: Any) -> Recorder:
-    return Recorder(state, state.root, lease, {**OPTIONS, **options}, lambda _event: None, {})
+def begun(state: State, lease: str = "", keep: Keeping | None = None, **options: Any) -> Recorder:
+    return Recorder(state, state.root, lease, {**OPTIONS, **options}, lambda _event: None, {}, keep)
 
 
 def whole_build(state: State, error: BaseException | None = None, log: bytes = b"hello\n", **options: Any) -> str:
@@ -118,21 +119,28 @@ def test_a_disk_that_takes_no_log_does_not_stop_the_build(tmp_path: Path):
     assert writer.broken
 
 
-def test_the_oldest_records_go_with_their_logs(state: State, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(recorder, "MAX_BUILDS", 3)
-    names = [whole_build(state) for _ in range(5)]
+def test_the_oldest_records_go_with_their_logs(state: State):
+    names = [whole_build(state, keep=Keeping(builds=3)) for _ in range(5)]
 
     assert [build.id for build in History(state, state.root).builds()] == names[:1:-1]
     assert sorted(path.name for path in (state.root / "builds").iterdir()) == sorted(names[2:])
     assert state.execute("SELECT count(DISTINCT build) FROM step").fetchone() == (3,)
 
 
-def test_logs_over_the_cap_take_the_oldest_builds_along_but_never_the_last(
-    state: State, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(recorder, "MAX_LOG_BYTES", 5000)
+def test_a_record_older_than_the_cap_goes_when_the_next_build_ends(state: State):
+    """Not what runs, and not the build that has just ended."""
+    running, old = begun(state), whole_build(state)
+    state.execute("UPDATE build SET started = started - 86401")
+
+    kept = whole_build(state, keep=Keeping(age_s=86400.0))
+
+    assert {build.id for build in History(state, state.root).builds()} == {running.id, kept}
+    assert not (state.root / "builds" / old).exists()
+
+
+def test_logs_over_the_cap_take_the_oldest_builds_along_but_never_the_last(state: State):
     for _ in range(3):
-        last = whole_build(state, log=b"x" * 4000)
+        last = whole_build(state, log=b"x" * 4000, keep=Keeping(log_bytes=5000))
 
     assert only(state).id == last
 

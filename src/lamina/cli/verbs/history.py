@@ -21,16 +21,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.usage = (
         "lamina history IMAGE [--no-trunc] [--format table|json]\n"
         "       lamina history ls [-n N] [--format table|json]\n"
-        "       lamina history show [BUILD] [--format table|json]\n"
+        "       lamina history show [BUILD] [--definition] [--format table|json]\n"
         "       lamina history logs [BUILD] [STEP]\n"
         "       lamina history export [BUILD] [-o FILE]\n"
-        "       lamina history rm BUILD... | --all"
+        "       lamina history rm BUILD... | --all | [--filter COND] [--older AGE] [--keep N]"
     )
     parser.add_argument("words", metavar="WORD", nargs="+", help="an image, or what to do with the records of builds")
     parser.add_argument("--no-trunc", action="store_true", help="print whole commands")
     parser.add_argument("-n", "--number", type=int, default=20, metavar="N", help="ls: how many builds (default 20)")
     parser.add_argument("-o", "--output", default="", metavar="FILE", help="export: where to (default standard output)")
+    parser.add_argument("--definition", action="store_true", help="show: the graph (LLB) that was solved, as JSON")
     parser.add_argument("--all", action="store_true", help="rm: every record")
+    text = "rm: builds for which this holds, such as status=failed, name~=REGEX, until=24h (repeatable)"
+    parser.add_argument("--filter", action="append", default=[], metavar="COND", help=text)
+    parser.add_argument("--older", default="", metavar="AGE", help="rm: builds that began longer ago, such as 30d")
+    parser.add_argument("--keep", type=int, default=0, metavar="N", help="rm: all but the newest N of those meant")
     add_format(parser)
 
 
@@ -85,6 +90,8 @@ def _show(args: Namespace, rest: list[str]) -> int:
     from lamina.cli.terminal import clean_text, table
     from lamina.engine.history import explanation_of, show
 
+    if args.definition:
+        return _definition(rest)
     build, steps = show(load_environment().root, *(rest or [""]), place=os.getcwd())
     if args.format == "json":
         print_json({**build.to_json(), "vertices": [step.to_json() for step in steps]})
@@ -110,6 +117,21 @@ def _show(args: Namespace, rest: list[str]) -> int:
         took = f"{step.seconds:.1f}s" if step.status in ("ran", "failed") else ""
         cells.append((str(step.number), step.status, took, name, told.sentence if told is not None else ""))
     print(table(("STEP", "STATUS", "TOOK", "NAME", "WHY IT RAN"), cells))
+    return 0
+
+
+def _definition(rest: list[str]) -> int:
+    """Print the graphs of a build, one JSON object for each platform, in the form of `--call=convertllb`."""
+    from lamina.cli.environment import load_environment
+    from lamina.cli.output import print_json
+    from lamina.engine.convert_llb import as_json
+    from lamina.engine.history import definition
+
+    kept = definition(load_environment().root, *(rest or [""]), place=os.getcwd())
+    for one in kept.definitions:
+        print_json(as_json(one))
+    if kept.changed:
+        print("credentials were left out: digests are not those of the build", file=sys.stderr)
     return 0
 
 
@@ -152,11 +174,14 @@ def _rm(args: Namespace, rest: list[str]) -> int:
     """Drop records."""
     from lamina.cli.environment import load_environment
     from lamina.engine.history import remove
+    from lamina.engine.history_filter import parse_build_filter
     from lamina.errors import InputError
 
-    if bool(rest) == args.all:
-        raise InputError("history rm takes builds, or --all")
-    count = remove(load_environment().root, rest, everything=args.all)
+    some = bool(args.filter or args.older or args.keep)
+    if bool(rest) + bool(args.all) + some != 1:
+        raise InputError("history rm takes builds, or --all, or --filter, --older and --keep")
+    meant = None if rest else parse_build_filter(args.filter, args.older, args.keep)
+    count = remove(load_environment().root, rest, meant=meant)
     print(f"removed {count} record{'' if count == 1 else 's'}")
     return 0
 

@@ -59,7 +59,7 @@ def _check_terminal(args: Namespace) -> None:
 
 def _options(args: Namespace) -> RunOptions:
     from lamina.cli import run_args
-    from lamina.cli.build_args import parse_size
+    from lamina.cli.build_values import parse_size
     from lamina.cli.foreground import window_size
     from lamina.engine.run import RunOptions
 
