@@ -57,6 +57,8 @@ class DaemonConfig:
         log_level: "" when nothing is said; `log_format` is `text` or `json`.
         gateway: whether frontends in containers may run, and of which repositories (empty: all).
         cdi_dirs: None when devices are switched off.
+        history_age: how long records of builds are kept: seconds, or a text such as `48h`.
+        history_entries: how many are; None when nothing is said.
         without_meaning: keys that have none here.
     """
 
@@ -78,6 +80,8 @@ class DaemonConfig:
     gateway: bool = True
     gateway_repositories: tuple[str, ...] = ()
     cdi_dirs: tuple[str, ...] | None = ()
+    history_age: str | int = 0
+    history_entries: int | None = None
     without_meaning: tuple[str, ...] = ()
 
 
@@ -92,9 +96,7 @@ def parse_buildkitd(text: str, name: str) -> DaemonConfig:
     """
     root = parse_document(text, name).root
     root.check_known(*_ROOT)
-    idle: list[str] = [
-        key for key in ("trace", "provenanceEnvDir", "otel", "ghacache", "history") if key in root.values
-    ]
+    idle: list[str] = [key for key in ("trace", "provenanceEnvDir", "otel", "ghacache") if key in root.values]
     _refuse_root(root)
     fields: dict[str, Any] = {
         "root": root.text("root"),
@@ -102,7 +104,7 @@ def parse_buildkitd(text: str, name: str) -> DaemonConfig:
         "entitlements": root.texts("insecure-entitlements"),
         "registries": parse_registries(root),
     }
-    for reader in (_read_log, _read_grpc, _read_cdi, _read_worker, _read_frontends, _read_system):
+    for reader in (_read_log, _read_grpc, _read_cdi, _read_worker, _read_frontends, _read_history, _read_system):
         fields |= reader(root, idle)
     return DaemonConfig(**fields, without_meaning=tuple(idle))
 
@@ -207,6 +209,19 @@ def _read_frontends(root: Table, _idle: list[str]) -> dict[str, Any]:
             found["gateway"] = table.boolean("enabled") or "enabled" not in table.values
             found["gateway_repositories"] = table.texts("allowedRepositories")
     return found
+
+
+def _read_history(root: Table, _idle: list[str]) -> dict[str, Any]:
+    for _, table in _named(root, "history"):
+        table.check_known("maxAge", "maxEntries")
+        found: dict[str, Any] = {}
+        if "maxAge" in table.values:
+            age = table.values["maxAge"]
+            found["history_age"] = age if isinstance(age, str) else table.number("maxAge")
+        if "maxEntries" in table.values:
+            found["history_entries"] = table.number("maxEntries")
+        return found
+    return {}
 
 
 def _read_system(root: Table, idle: list[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from lamina.config.buildkitd import DaemonConfig, TlsFiles, parse_buildkitd
 from lamina.daemon.builder import Settings
 from lamina.engine.options import Environment
+from lamina.engine.upkeep.amounts import parse_seconds
 from lamina.engine.upkeep.policy import parse_policies
 from lamina.errors import InputError
 
@@ -67,6 +68,11 @@ def running(config: DaemonConfig, base: Path, environment: Environment, given: S
         changes["runtime"] = config.binary
     if config.registries:
         changes["registries"], changes["registries_base"] = config.registries, base
+    if config.history_age or config.history_entries is not None:
+        keeping = environment.history
+        age_s = parse_seconds(config.history_age, "history.maxAge") or keeping.age_s
+        builds = keeping.builds if config.history_entries is None else config.history_entries
+        changes["history"] = replace(keeping, age_s=age_s, builds=builds)
     frontends = {"dockerfile.v0": config.dockerfile_frontend, "gateway.v0": config.gateway}
     settings = replace(
         given,
