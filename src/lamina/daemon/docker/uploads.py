@@ -166,7 +166,7 @@ def _directory(root: Path) -> Iterator[Path]:
 
 
 def _unpack(read: Read, directory: Path) -> None:
-    unpack_context(b"", cast("BinaryIO", _Body(read)), str(directory))
+    unpack_context(b"", cast("BinaryIO", _Body(read)), str(directory), fill_up=True)
 
 
 def credentials_of(header: str) -> dict[str, Credentials]:
