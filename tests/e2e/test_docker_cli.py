@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -97,6 +98,11 @@ def files_of(docker: DockerClient, image: str) -> dict[str, bytes]:
                     if member.isfile():
                         found[member.name] = files.extractfile(member).read()
     return found
+
+
+def processes(command: str) -> list[bytes]:
+    """Return the ids of processes with that in their command line."""
+    return subprocess.run(["pgrep", "-f", command], capture_output=True, check=False).stdout.split()
 
 
 @in_every_way
@@ -206,12 +212,14 @@ def test_interrupting_the_client_ends_the_step(docker: DockerClient, context: Pa
     (context / "Dockerfile").write_text(BUSYBOX_STAGE + f"RUN echo be''gun; sleep {seconds}\n")
 
     assert docker.interrupted(b"begun", "build", context) != 0
-    work = daemon[0].root / "work"
+    left: list[object] = []
     for _ in range(600):
-        if not list(work.iterdir()):
+        # the client does not wait for what it leaves behind
+        left = [*(daemon[0].root / "work").iterdir(), *processes(f"sleep {seconds}")]
+        if not left:
             break
         subprocess.run(["sleep", "0.1"], check=True)
-    assert subprocess.run(["pgrep", "-f", f"sleep {seconds}"], capture_output=True, check=False).stdout == b""
+    assert left == []
 
 
 @with_buildkit
@@ -235,7 +243,7 @@ def test_secrets_caches_and_agents_come_from_the_client(docker: DockerClient, co
             process.terminate()
     files = files_of(docker, image)
 
-    assert files["sum"].split()[0] == b"4c13cc8b104dfc2fed6ea1e2b2a84c12" or len(files["sum"].split()[0]) == 32
+    assert files["sum"].split()[0].decode() == hashlib.md5(b"hush").hexdigest()
     assert files["agent"] == b"yes\n"
     assert b"hush" not in b"".join(files.values())
 

@@ -100,14 +100,11 @@ class Transfers:
         if not request.exchange.header("x-registry-auth"):
             request.exchange.body(_MAX_AUTH)  # where very old clients put it
         references = [reference] if tag or ":" in name.rpartition("/")[2] else _tags_here(store, reference)
-        for one in references:
-            if store.resolve(str(one)) is None:
-                raise ApiError(404, f"An image does not exist locally with the tag: {name[:300]}")
-        if not references:
-            raise ApiError(404, f"An image does not exist locally with the tag: {name[:300]}")
         bare = Reference(reference.registry, reference.repository).familiar()
         with self._telling(request, reference, moved="Pushed", moving="Pushing") as (lines, side):
             lines.status(f"The push refers to repository [{bare}]")
+            if not references or any(store.resolve(str(one)) is None for one in references):
+                raise ApiError(404, f"An image does not exist locally with the tag: {name[:300]}")
             for one in references:
                 row = push(self._environment, str(one), side)
                 found = store.resolve(str(one))
