@@ -10,6 +10,7 @@ import secrets
 import shutil
 import subprocess
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import pytest
 
 from support.bases import BUSYBOX_STAGE, busybox_context
 from support.docker_cli import BUILDX, DockerClient, clients, has_buildkit, running_docker_daemon
+from support.git_server import Repository, running_git_server
+from support.registry import running_registry
 
 pytestmark = [
     pytest.mark.e2e,
@@ -232,7 +235,8 @@ def test_secrets_caches_and_agents_come_from_the_client(docker: DockerClient, co
         + "RUN --mount=type=cache,target=/c echo x >> /c/n && wc -l < /c/n > /count\n"
         + "RUN --mount=type=ssh test -S $SSH_AUTH_SOCK && echo yes > /agent\n"
     )
-    (tmp_path / "secret").write_bytes(b"hush")
+    secret = secrets.token_hex(16).encode()
+    (tmp_path / "secret").write_bytes(secret)
     image, agent = name(), tmp_path / "agent"
     with subprocess.Popen(["ssh-agent", "-D", "-a", agent], stdout=subprocess.DEVNULL) as process:
         try:
@@ -243,9 +247,9 @@ def test_secrets_caches_and_agents_come_from_the_client(docker: DockerClient, co
             process.terminate()
     files = files_of(docker, image)
 
-    assert files["sum"].split()[0].decode() == hashlib.md5(b"hush").hexdigest()
+    assert files["sum"].split()[0].decode() == hashlib.md5(secret).hexdigest()
     assert files["agent"] == b"yes\n"
-    assert b"hush" not in b"".join(files.values())
+    assert secret not in b"".join(files.values())
 
 
 @with_buildkit
@@ -336,6 +340,61 @@ def test_images_travel_by_a_registry(docker: DockerClient, context: Path, regist
     unknown = docker("pull", f"{registry}/{name()}", check=False)
     assert unknown.returncode == 1
     assert b"not found" in unknown.stderr
+
+
+@with_every_client
+def test_a_registry_opens_for_who_logged_in(docker: DockerClient, tmp_path: Path):
+    """E2: credentials are the client's; with every request it sends those that the request needs."""
+    (tmp_path / "registry").mkdir()
+    with running_registry(tmp_path / "registry", user=("ann", "open sesame")) as registry:
+        image = f"{registry}/{name()}"
+        docker("build", "-q", "-t", image, "-", data=b"FROM scratch\nLABEL a=b\n")
+        refused = docker("push", image, check=False)
+        wrong = docker("login", "-u", "ann", "--password-stdin", registry, data=b"wrong", check=False)
+        right = docker.text("login", "-u", "ann", "--password-stdin", registry, data=b"open sesame")
+        docker("push", image)
+        docker("rmi", image)
+        docker("pull", image)
+        docker("build", "-q", "--pull", "-", data=f"FROM {image}\nLABEL c=d\n".encode())
+        docker("logout", registry)
+        docker("rmi", image)
+        closed = docker("pull", image, check=False)
+
+    assert (refused.returncode, wrong.returncode, closed.returncode) == (1, 1, 1)
+    assert "Login Succeeded" in right
+    assert b"open sesame" not in refused.stderr + wrong.stderr + closed.stderr
+
+
+@with_buildkit
+def test_a_repository_is_fetched_by_the_daemon(docker: DockerClient, tmp_path: Path):
+    """A2.9: of a context on a server the client only tells the name."""
+    if not docker.path:
+        pytest.skip("needs a docker client with BuildKit in it: docker.io of Debian 12")
+    repository = Repository(tmp_path / "work")
+    repository.write({"sub/Dockerfile": "FROM scratch\nCOPY f /\n", "sub/f": "one"})
+    repository.git("add", "--all")
+    repository.git("commit", "-q", "-m", "one")
+    (tmp_path / "served").mkdir()
+    repository.git("clone", "-q", "--bare", ".", str(tmp_path / "served" / "r.git"))
+    image = name()
+    with running_git_server(tmp_path / "served") as server:
+        docker("build", "-t", image, f"{server.url}/r.git#main:sub")
+
+    assert files_of(docker, image) == {"f": b"one"}
+
+
+@in_every_way
+def test_many_clients_build_at_once(docker: DockerClient, context: Path):
+    (context / "Dockerfile").write_text(STAGES)
+    images = [name() for _ in range(6)]
+    with ThreadPoolExecutor(len(images)) as pool:
+        list(
+            pool.map(lambda image: docker("build", "-q", "-t", image, "--build-arg", f"WHAT={image}", context), images)
+        )
+
+    assert {image: files_of(docker, image)["made"] for image in images} == {
+        image: f"hello\n{image}\n".encode() for image in images
+    }
 
 
 @with_every_client

@@ -17,7 +17,8 @@ from support.daemon import Daemon, running_daemon
 
 PATIENCE_S = 120
 _PLUGINS = ("/usr/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/local/lib/docker/cli-plugins")
-BUILDX = next((f"{folder}/docker-buildx" for folder in _PLUGINS if os.path.exists(f"{folder}/docker-buildx")), "")
+_PLUGIN_FILES = [f"{folder}/docker-buildx" for folder in _PLUGINS]
+BUILDX = next(filter(os.path.exists, _PLUGIN_FILES), shutil.which("docker-buildx") or "")
 
 
 @functools.cache
@@ -31,8 +32,9 @@ def clients() -> tuple[str, ...]:
 def has_buildkit(client: str) -> bool:
     """Tell whether a client builds by BuildKit without a plugin, as those up to 20.10 do."""
     with tempfile.TemporaryDirectory() as empty:
+        environment = {"DOCKER_CONFIG": empty, "DOCKER_BUILDKIT": "1"}  # without it, the help is of the other builder
         shown = subprocess.run(
-            [client, "build", "--help"], capture_output=True, text=True, check=False, env={"DOCKER_CONFIG": empty}
+            [client, "build", "--help"], capture_output=True, text=True, check=False, env=environment
         )
     return "--secret" in shown.stdout
 
