@@ -320,6 +320,26 @@ def test_an_archive_goes_out_and_comes_back(docker: DockerClient, context: Path,
 
 
 @with_every_client
+def test_an_archive_of_files_becomes_an_image(docker: DockerClient):
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        member = tarfile.TarInfo("etc/motd")
+        member.size, member.uid = 3, 42
+        tar.addfile(member, io.BytesIO(b"hi\n"))
+    image = name()
+    said = docker.text("import", "-c", 'CMD ["/x"]', "-c", "ENV A=b", "-", image, data=archive.getvalue())
+    (shown,) = json.loads(docker.text("inspect", image))
+    refused = docker("import", "-c", "RUN true", "-", data=archive.getvalue(), check=False)
+    no_archive = docker("import", "-", data=b"just a text", check=False)
+
+    assert said == shown["Id"]
+    assert (shown["Config"]["Cmd"], shown["Config"]["Env"][-1]) == (["/x"], "A=b")
+    assert files_of(docker, image) == {"etc/motd": b"hi\n"}
+    assert b"not a valid change" in refused.stderr
+    assert b"not an archive" in no_archive.stderr
+
+
+@with_every_client
 def test_images_travel_by_a_registry(docker: DockerClient, context: Path, registry: str):
     image = f"{registry}/team/{name()}"
     docker("build", "-q", "-t", f"{image}:1", context)
