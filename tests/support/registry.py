@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,17 +19,23 @@ version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
 http: {{addr: "127.0.0.1:{port}"{tls}}}
-"""
+{auth}"""
+_AUTH = "auth: {{htpasswd: {{realm: test, path: {path}}}}}\n"
+_HASHES = {"open sesame": "$2y$04$78knf60fy7Q2PN0TEVi7QOZKYLu6EIEzWrs9H573ckjDMn2PEHqf2"}
+"""Passwords of users, as htpasswd keeps them (bcrypt)."""
 _TLS = ", tls: {{certificate: {pair}.crt, key: {pair}.key{client}}}"
 
 
 @contextmanager
-def running_registry(folder: Path, *, pair: Path | None = None, client_ca: Path | None = None) -> Iterator[str]:
+def running_registry(
+    folder: Path, *, pair: Path | None = None, client_ca: Path | None = None, user: tuple[str, str] | None = None
+) -> Iterator[str]:
     """Run a registry that keeps its blobs in `folder`; yield its `127.0.0.1:port`.
 
     Args:
         pair: speak TLS with `PAIR.crt` and `PAIR.key`.
         client_ca: demand a certificate that this authority signed.
+        user: who alone may come in, with a password out of `_HASHES`.
     """
     program = shutil.which("docker-registry")
     if program is None:
@@ -37,7 +44,11 @@ def running_registry(folder: Path, *, pair: Path | None = None, client_ca: Path 
     config = folder / "registry.yml"
     client = f", clientcas: [{client_ca}]" if client_ca else ""
     tls = _TLS.format(pair=pair, client=client) if pair else ""
-    config.write_text(_CONFIG.format(root=folder / "blobs", port=port, tls=tls))
+    auth = ""
+    if user is not None:
+        (folder / "htpasswd").write_text(f"{user[0]}:{_HASHES[user[1]]}\n")
+        auth = _AUTH.format(path=folder / "htpasswd")
+    config.write_text(_CONFIG.format(root=folder / "blobs", port=port, tls=tls, auth=auth))
     with (
         open(folder / "registry.log", "wb") as log,
         subprocess.Popen([program, "serve", config], stdout=log, stderr=log, stdin=subprocess.DEVNULL) as process,
@@ -70,6 +81,9 @@ def _wait(port: int, process: subprocess.Popen[bytes], scheme: str) -> None:
         try:
             with opener.open(f"{scheme}://127.0.0.1:{port}/v2/", timeout=5):
                 return
+        except urllib.error.HTTPError as refusal:
+            refusal.close()
+            return  # a registry that wants to know who asks
         except OSError as error:
             if any(isinstance(fault, ssl.SSLError) for fault in (error, getattr(error, "reason", None))):
                 return

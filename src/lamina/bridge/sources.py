@@ -17,6 +17,7 @@ from lamina.bridge.values import Ref
 from lamina.dockerfile.convert import Input
 from lamina.errors import InputError, NotYetError
 from lamina.git_url import parse_git_url
+from lamina.layer.magic import is_archive
 from lamina.llb import state as llb
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.progress import VertexEvent
@@ -30,7 +31,6 @@ MAX_BYTES = 16 << 20
 """Most bytes of a Dockerfile or ignore file."""
 _NAME = "Dockerfile"
 _HTTP = ("http://", "https://")
-_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 _ON = ("1", "t", "true")
 
 
@@ -94,7 +94,7 @@ class Sources:
         loaded = llb.http(where, filename="context", name=title).marshal()
         ref = Ref(loaded, self._job)
         head = self._bridge.read_file(ref, "/context", 0, 512)
-        if not head.startswith(_MAGIC) and head[257:262] != b"ustar":
+        if not is_archive(head):
             self.context = Input(pb.Definition())
             return Read(self._bridge.read_file(ref, "/context"), _NAME, None)
         self.context = Input(_unpacked(loaded))

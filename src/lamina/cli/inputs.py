@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MAX_DOCKERFILE = 16 << 20
 """Most bytes of a Dockerfile or ignore file."""
 _REMOTE = ("http://", "https://", "git://", "ssh://", "git@", "github.com/")
-_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 
 
 class Inputs:
@@ -121,6 +120,8 @@ def _from_stdin(file: str, stdin: BinaryIO) -> Inputs:
         raise InputError("context and Dockerfile cannot both come from standard input")
     if stdin.isatty():
         raise InputError("standard input is a terminal", hint="pipe a Dockerfile or a tar archive into lamina build -")
+    from lamina.layer.magic import is_archive
+
     head = _read_exactly(stdin, 512)
     if not is_archive(head):
         inputs = Inputs("")
@@ -129,11 +130,6 @@ def _from_stdin(file: str, stdin: BinaryIO) -> Inputs:
             raise InputError("-f needs a context, and standard input is a Dockerfile")
         return inputs
     return _from_archive(file, head, stdin)
-
-
-def is_archive(head: bytes) -> bool:
-    """Tell whether these first 512 bytes begin a tar archive, compressed or not, and not a text."""
-    return head.startswith(_MAGIC) or head[257:262] == b"ustar"
 
 
 def _from_archive(file: str, head: bytes, stdin: BinaryIO) -> Inputs:

@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
 from lamina import llb
-from lamina.cli.inputs import MAX_DOCKERFILE, Inputs, is_archive, read_stream, take_from_archive, take_inside
+from lamina.cli.inputs import MAX_DOCKERFILE, Inputs, read_stream, take_from_archive, take_inside
 from lamina.errors import Error, InputError
 from lamina.git_url import GitUrl, parse_git_url
+from lamina.layer.magic import is_archive
 from lamina.source.http_request import parse_url, show_url
 
 Fetch = Callable[[llb.State, str], None]

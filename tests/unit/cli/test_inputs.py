@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lamina.cli.inputs import MAX_DOCKERFILE, Inputs, find_inputs, is_archive, is_remote
+from lamina.cli.inputs import MAX_DOCKERFILE, Inputs, find_inputs, is_remote
 from lamina.errors import InputError
+from lamina.layer.magic import is_archive
 
 
 class Pipe(io.BytesIO):

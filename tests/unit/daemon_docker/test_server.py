@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import threading
 from pathlib import Path
@@ -111,3 +112,29 @@ def test_other_machines_are_not_let_in_without_tls(address: str):
 def test_loopback_may_be_listened_on():
     with listen("tcp://127.0.0.1:0") as listener:
         assert listener.getsockname()[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:2375"}, 200),
+        ({"Host": "[::1]:2375"}, 200),
+        ({"Host": "rebound.example"}, 403),
+        ({"Host": "127.0.0.1.example"}, 403),
+        ({"Origin": "http://example.com"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_a_web_page_cannot_use_what_its_reader_may(headers: dict[str, str], status: int):
+    routes = routes_of({"POST /x": lambda request: request.exchange.reply(200, 1)})
+    listener = listen("tcp://127.0.0.1:0")
+    server = DockerServer(routes, [listener])
+    server.start()
+    try:
+        client = http.client.HTTPConnection(*listener.getsockname(), timeout=PATIENCE_S)
+        client.request("POST", "/x", headers=headers)
+        assert client.getresponse().status == status
+        client.close()
+    finally:
+        server.close()

@@ -58,7 +58,7 @@ def test_everything_at_once():
     query = parse(
         t=["app", "host:5000/app:2"], buildargs={"A": "1", "B": None, "BUILDKIT_INLINE_CACHE": "1"}, labels={"l": "v"},
         dockerfile="sub/Dockerfile", target="t", platform="linux/arm64", networkmode="host", nocache="1", pull="1",
-        q="1", extrahosts=["h:1.2.3.4", "six:[::1]"], shmsize="1024", cgroupparent="/p",
+        q="1", extrahosts=["h:1.2.3.4", "six:[::1]", "me:host-gateway"], shmsize="1024", cgroupparent="/p",
         cachefrom=["host:5000/c", "d"],
         ulimits=[{"Name": "nofile", "Soft": 10, "Hard": 20}], memory="5",
     )  # fmt: skip
@@ -77,7 +77,7 @@ def test_everything_at_once():
             "force-network-mode": "host",
             "no-cache": "",
             "image-resolve-mode": "pull",
-            "add-hosts": "h=1.2.3.4,six=::1",
+            "add-hosts": "h=1.2.3.4,six=::1,me=host-gateway",
             "shm-size": "1024",
             "cgroup-parent": "/p",
             "cache-from": "host:5000/c,d",
@@ -126,7 +126,6 @@ def test_without_a_version_it_is_the_classic_builder():
         {"securityopt": ["seccomp=x"]},
         {"networkmode": "container:x"},
         {"extrahosts": ["x"]},
-        {"extrahosts": ["x:host-gateway"]},
         {"extrahosts": ["a,b:1.2.3.4"]},
         {"outputs": [{"Type": "local"}, {"Type": "tar"}]},
         {"outputs": ["x"]},

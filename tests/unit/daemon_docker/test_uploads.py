@@ -49,6 +49,13 @@ def test_an_archive_lies_there_for_as_long_as_it_is_wanted(tmp_path: Path):
     assert list((tmp_path / "work").iterdir()) == []
 
 
+def test_an_archive_may_lack_the_end_of_its_last_block(tmp_path: Path):
+    """Docker's client ends archives so into which it puts a Dockerfile; HTTP tells whether all of it came."""
+    whole = tar_of({"a": b"12345"})
+    with Uploads().unpacked(given(whole[: 512 + 5]), tmp_path) as directory:
+        assert (directory / "a").read_bytes() == b"12345"
+
+
 @pytest.mark.parametrize("data", [b"no archive", b"\x1f\x8b broken"])
 def test_what_is_no_archive_leaves_nothing(tmp_path: Path, data: bytes):
     with pytest.raises(InputError), Uploads().unpacked(given(data), tmp_path):

@@ -60,6 +60,11 @@ class Exchange:
         self.started = False
         """Whether a reply has begun, so that an error can only be told inside of it."""
 
+    @property
+    def family(self) -> int:
+        """How the client is connected: `socket.AF_UNIX`, `AF_INET`, ..."""
+        return self._connection.socket.family
+
     def header(self, name: str) -> str:
         """Return a header's (first) value, "" when it is not there."""
         return next((value for key, value in self.headers if key == name), "")

@@ -51,8 +51,8 @@ class Hijacked:
     def session(self, request: Request) -> None:
         """Hold a client's session for as long as the connection lasts."""
         info = info_of(request.exchange.headers)
-        connected, first = request.exchange.hijack(PROTOCOL)
-        self._sessions.hold(info, lambda: Peer(HijackedStream(connected, first)))
+        # only when the name is free does the connection change hands: till then the client can be answered
+        self._sessions.hold(info, lambda: Peer(HijackedStream(*request.exchange.hijack(PROTOCOL))))
 
     def grpc(self, request: Request) -> None:
         """Let the client speak to the gRPC services."""

@@ -5,6 +5,7 @@ What handlers raise becomes a status, or, once a stream has begun, whatever the 
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 from lamina import __version__
 from lamina.daemon.docker.exchange import Connection, Exchange, GoneError
-from lamina.daemon.docker.failures import status_of, text_of
+from lamina.daemon.docker.failures import ApiError, status_of, text_of
 from lamina.daemon.docker.routes import API_VERSION, Request, Routes, version_text
 from lamina.errors import CancelledError, Error
 
@@ -116,9 +117,23 @@ class DockerServer:
                 del self._open[connected]
             connected.close()
 
+    @staticmethod
+    def _refuse_browsers(exchange: Exchange) -> None:
+        """Refuse what a web page made a browser on this machine send: it may not use what its user may.
+
+        Docker's clients send no `Origin`; and by TCP a name that only resolves to this machine is not its name.
+
+        Raises:
+            ApiError: 403.
+        """
+        is_tcp = exchange.family in (socket.AF_INET, socket.AF_INET6)
+        if exchange.header("origin") or (is_tcp and not _is_loopback(exchange.header("host"))):
+            raise ApiError(403, "this is for docker's clients on this machine only")
+
     def _answer(self, exchange: Exchange) -> None:
         exchange.reply_headers = list(_COMMON)
         try:
+            self._refuse_browsers(exchange)
             handler, version, names, query = self._routes.find(exchange.method, exchange.target)
             handler(Request(exchange, version, names, query))
         except GoneError:
@@ -132,6 +147,15 @@ class DockerServer:
             if isinstance(error, CancelledError):
                 raise GoneError("cancelled") from error
             exchange.reply(status, {"message": text_of(error)})
+
+
+def _is_loopback(host: str) -> bool:
+    """Tell whether a `Host` header names this machine."""
+    name = host.rpartition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _shut(sock: socket.socket) -> None:

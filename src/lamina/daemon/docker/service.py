@@ -29,7 +29,7 @@ def docker_routes(environment: Environment, control: Control, server: Server | N
     System(environment).register(routes)
     DockerBuilds(environment, control.builder, control.builds).register(routes)
     Hijacked(control.sessions, server).register(routes)
-    Transfers(environment).register(routes)
+    Transfers(environment, control.builder).register(routes)
     Images(environment.root).register(routes)
     return routes
 

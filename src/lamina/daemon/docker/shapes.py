@@ -14,6 +14,7 @@ from lamina.oci.descriptor import Descriptor
 from lamina.oci.reference import Reference
 
 _NO_TIME = "0001-01-01T00:00:00Z"
+_NO_SECONDS = -62135596800.0
 _CONFIG: dict[str, Any] = {
     "Hostname": "",
     "Domainname": "",
@@ -52,8 +53,8 @@ class Known:
 
     @property
     def created(self) -> float:
-        """When it was made, seconds since the epoch; the newest of its platforms, 0 when none says."""
-        return max((seconds(image.config.created) for image in self.images), default=0.0)
+        """When it was made, seconds since the epoch; the newest of its platforms, the year 1 when none says."""
+        return max((seconds(image.config.created) for image in self.images), default=_NO_SECONDS)
 
     @property
     def size(self) -> int:
@@ -164,11 +165,11 @@ def familiar(name: str) -> str:
 
 
 def seconds(text: str) -> float:
-    """Return an RFC 3339 time as seconds since the epoch, 0 when it is none."""
+    """Return an RFC 3339 time as seconds since the epoch; the year 1, as docker has it, when it is none."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return 0.0
+        return _NO_SECONDS
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 

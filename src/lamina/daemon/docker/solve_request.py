@@ -24,6 +24,8 @@ UPLOAD = "upload-request"
 SESSION = "client-session"
 _MAX_JSON_TEXTS = 10_000
 _IGNORED = ("cpusetcpus", "cpusetmems", "cpushares", "cpuquota", "cpuperiod", "memory", "memswap")
+_GATEWAY = "host-gateway"
+"""As an address: where the machine itself is to be reached; the executor knows."""
 _NETWORKS = ("", "default", "bridge", "host", "none")
 
 
@@ -145,7 +147,8 @@ def _host(text: str) -> str:
     name, separator, address = text.partition(":") if "=" not in text else text.partition("=")
     bare = address.removeprefix("[").removesuffix("]")
     try:
-        ipaddress.ip_address(bare)
+        if bare != _GATEWAY:
+            ipaddress.ip_address(bare)
     except ValueError:
         separator = ""
     if not separator or not name or "," in name:

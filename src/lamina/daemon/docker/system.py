@@ -45,7 +45,7 @@ class System:
         routes.add("GET", "/system/df", self.usage)
         routes.add("POST", "/build/prune", self.prune)
         routes.add("GET", "/containers/json", lambda request: request.exchange.reply(200, []))
-        routes.add("GET", "/containers/{name}/json", self._no_such("container"))
+        routes.add("GET", "/containers/{name:path}/json", self._no_such("container"))
         for method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
             for path in ("/containers/{rest:path}", "/exec/{rest:path}", "/commit"):
                 routes.add(method, path, _refuse)
@@ -55,7 +55,7 @@ class System:
             routes.add("GET", f"/{kind}", _not_here)
         for kind in ("network", "volume", "service", "task", "node", "secret", "plugin", "config"):
             # `docker inspect NAME` asks for all of them, one after the other
-            routes.add("GET", f"/{kind}s/{{name}}", self._no_such(kind))
+            routes.add("GET", f"/{kind}s/{{name:path}}", self._no_such(kind))
         routes.add("GET", "/plugins/{name:path}/json", self._no_such("plugin"))
 
     def ping(self, request: Request) -> None:

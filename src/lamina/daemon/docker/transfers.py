@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from lamina.cancel import Cancel
+from lamina.daemon.docker.builds import Builder
 from lamina.daemon.docker.exchange import Exchange, GoneError, Stream
 from lamina.daemon.docker.failures import ApiError
 from lamina.daemon.docker.images import find, named
+from lamina.daemon.docker.imports import import_image
 from lamina.daemon.docker.lines import Lines
 from lamina.daemon.docker.routes import Request, Routes
 from lamina.daemon.docker.uploads import HUB, credentials, decoded
@@ -21,7 +23,7 @@ from lamina.engine.images import open_store
 from lamina.engine.options import Environment
 from lamina.engine.place import Place
 from lamina.engine.transfer import Side, load, pull, push
-from lamina.errors import InputError, NetworkError, NotYetError
+from lamina.errors import InputError, NetworkError
 from lamina.exporter.protocol import Surroundings
 from lamina.exporter.save import save_images
 from lamina.oci.manifest import Manifest, parse_any
@@ -42,8 +44,8 @@ _MOST_LINES = 500
 class Transfers:
     """Handlers that move images."""
 
-    def __init__(self, environment: Environment) -> None:
-        self._environment = environment
+    def __init__(self, environment: Environment, builder: Builder) -> None:
+        self._environment, self._builder = environment, builder
 
     def register(self, routes: Routes) -> None:
         """Add the handlers."""
@@ -58,11 +60,11 @@ class Transfers:
     # ---- pull ----
 
     def create(self, request: Request) -> None:
-        """Pull an image, or all tags of a repository."""
+        """Pull an image, or all tags of a repository; or make one of an archive of files."""
         query = request.query
         if not query.text("fromImage"):
-            hint = "FROM scratch, ADD archive.tar / makes the same image"
-            raise NotYetError("importing an archive of files as an image", hint=hint)
+            import_image(self._environment, self._builder, request)
+            return
         given, tag = query.text("fromImage"), query.text("tag")
         reference = named(given, tag)
         every = not tag and reference.digest is None and reference.tag == "latest" and not given.endswith(":latest")
@@ -100,14 +102,11 @@ class Transfers:
         if not request.exchange.header("x-registry-auth"):
             request.exchange.body(_MAX_AUTH)  # where very old clients put it
         references = [reference] if tag or ":" in name.rpartition("/")[2] else _tags_here(store, reference)
-        for one in references:
-            if store.resolve(str(one)) is None:
-                raise ApiError(404, f"An image does not exist locally with the tag: {name[:300]}")
-        if not references:
-            raise ApiError(404, f"An image does not exist locally with the tag: {name[:300]}")
         bare = Reference(reference.registry, reference.repository).familiar()
         with self._telling(request, reference, moved="Pushed", moving="Pushing") as (lines, side):
             lines.status(f"The push refers to repository [{bare}]")
+            if not references or any(store.resolve(str(one)) is None for one in references):
+                raise ApiError(404, f"An image does not exist locally with the tag: {name[:300]}")
             for one in references:
                 row = push(self._environment, str(one), side)
                 found = store.resolve(str(one))

@@ -18,12 +18,14 @@ from lamina.daemon.docker.exchange import Exchange, GoneError
 from lamina.daemon.docker.failures import ApiError
 from lamina.engine.unpack import unpack_context
 from lamina.errors import NetworkError
+from lamina.layer.magic import is_archive
 from lamina.layer.tree import remove_tree
 from lamina.session import Credentials, Session
 from lamina.state.leases import Lease
 
 _SOON_S = 10.0
 _MOST_WAITING = 64
+_CHUNK_BYTES, _HEAD_BYTES = 1 << 20, 512
 HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/")
 
 Read = Callable[[int], bytes]
@@ -165,8 +167,27 @@ def _directory(root: Path) -> Iterator[Path]:
         lease.release(remove_tree)
 
 
+@contextmanager
+def spooled(exchange: Exchange, root: Path, name: str) -> Iterator[Path]:
+    """Give a directory with the archive that is a request's body in a file of that name, as it came.
+
+    Raises:
+        ApiError: it is no archive; NetworkError: the client stopped sending.
+    """
+    body = _Body(exchange.read)
+    with _directory(root) as directory:
+        directory.mkdir()
+        with open(directory / name, "wb") as file:
+            while data := body.read(_CHUNK_BYTES):
+                file.write(data)
+        with open(directory / name, "rb") as file:
+            if not is_archive(file.read(_HEAD_BYTES)):
+                raise ApiError(400, "not an archive of files")
+        yield directory
+
+
 def _unpack(read: Read, directory: Path) -> None:
-    unpack_context(b"", cast("BinaryIO", _Body(read)), str(directory))
+    unpack_context(b"", cast("BinaryIO", _Body(read)), str(directory), fill_up=True)
 
 
 def credentials_of(header: str) -> dict[str, Credentials]:
