@@ -83,9 +83,19 @@ class Client:
     """A connection to a daemon."""
 
     def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
-        self.control = {name: stub(self.channel, method) for name, method in services.CONTROL.methods.items()}
-        self.bridge = {name: stub(self.channel, method) for name, method in services.LLB_BRIDGE.methods.items()}
+        self._use(grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]))
+
+    @classmethod
+    def over(cls, channel: grpc.Channel) -> Client:
+        """Return a client over a channel that somebody else opened."""
+        found = cls.__new__(cls)
+        found._use(channel)
+        return found
+
+    def _use(self, channel: grpc.Channel) -> None:
+        self.channel = channel
+        self.control = {name: stub(channel, method) for name, method in services.CONTROL.methods.items()}
+        self.bridge = {name: stub(channel, method) for name, method in services.LLB_BRIDGE.methods.items()}
 
     def __enter__(self) -> Client:
         return self

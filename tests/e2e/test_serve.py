@@ -1,0 +1,171 @@
+"""`lamina serve` as an administrator starts it: addresses, certificates, sockets of systemd's, configuration (H17)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+
+from lamina.api.pb import control_pb2
+from support.buildkit_client import Client, Offers
+from support.daemon import Daemon, running_daemon
+from support.registry import free_port
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("crun") is None, reason="needs root and crun: apt-get install crun"
+)
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl: apt-get install openssl")
+pytestmark = [pytest.mark.e2e, needs_root]
+
+
+def serve(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a `lamina serve` that is expected to end at once."""
+    environment = {**os.environ, "LAMINA_ROOT": str(tmp_path / "root")}
+    command = [sys.executable, "-m", "lamina", "serve", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def certificate(folder: Path, name: str, ca: str = "") -> tuple[Path, Path]:
+    """Make a key and a certificate, signed by `ca` or by itself."""
+    key, cert = folder / f"{name}.key", folder / f"{name}.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    words += ["-keyout", key, "-out", cert, "-subj", f"/CN={name}", "-days", "2"]
+    if ca:
+        words += ["-CA", folder / f"{ca}.pem", "-CAkey", folder / f"{ca}.key"]
+        words += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"]
+    subprocess.run([str(word) for word in words], check=True, capture_output=True)
+    return key, cert
+
+
+def secure(port: int, ca: Path, pair: tuple[Path, Path] | None) -> grpc.Channel:
+    key, cert = (path.read_bytes() for path in pair) if pair else (None, None)
+    credentials = grpc.ssl_channel_credentials(ca.read_bytes(), key, cert)
+    return grpc.secure_channel(f"127.0.0.1:{port}", credentials, options=[("grpc.use_local_subchannel_pool", 1)])
+
+
+@needs_openssl
+def test_clients_show_certificates_over_tcp(tmp_path: Path):
+    _, ca = certificate(tmp_path, "ca")
+    key, cert = certificate(tmp_path, "server", "ca")
+    pair = certificate(tmp_path, "client", "ca")
+    stranger = certificate(tmp_path, "stranger")
+    port = free_port()
+    words = ["--addr", f"tcp://0.0.0.0:{port}", "--tlscert", cert, "--tlskey", key, "--tlscacert", ca]
+    with running_daemon(tmp_path / "root", *map(str, words)):
+        with secure(port, ca, pair) as channel:
+            client = Client.over(channel)
+            assert client.control["Info"](control_pb2.InfoRequest()).buildkitVersion.package == "lamina"
+            folder = tmp_path / "ctx"
+            folder.mkdir()
+            (folder / "Dockerfile").write_text("FROM scratch\nCOPY big /\n")
+            (folder / "big").write_bytes(os.urandom(3 << 20))
+            (tmp_path / "out").mkdir()
+            offers = Offers(dirs={"context": folder, "dockerfile": folder}, outputs={0: tmp_path / "out"})
+            with client.session(offers) as session:
+                client.dockerfile(session, exporters=[("local", {})])
+            assert (tmp_path / "out/big").read_bytes() == (folder / "big").read_bytes()
+        for wrong in (None, stranger):
+            with secure(port, ca, wrong) as channel, pytest.raises(grpc.RpcError) as failed:
+                Client.over(channel).control["Info"](control_pb2.InfoRequest(), timeout=20)
+            assert failed.value.code() == grpc.StatusCode.UNAVAILABLE
+        with socket.create_connection(("127.0.0.1", port)) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            while plain.recv(4096):
+                pass
+
+
+def test_nobody_listens_to_the_whole_world_without_certificates(tmp_path: Path):
+    done = serve(tmp_path, "--addr", "tcp://0.0.0.0:0")
+
+    assert done.returncode == 2
+    assert "--tlscacert" in done.stderr
+
+
+def test_sockets_that_systemd_opened_are_served(tmp_path: Path):
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        # what systemd does: descriptor 3 is the socket, and LISTEN_PID names the process
+        script = "import os, sys; os.dup2(int(sys.argv[1]), 3)\n"
+        script += "os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.executable, sys.argv[2:])"
+        served = [sys.executable, "-m", "lamina", "serve", "--addr", "fd://"]
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(listener.fileno()), *served],
+            env={**os.environ, "LAMINA_ROOT": str(tmp_path / "root"), "LISTEN_FDS": "1"},
+            pass_fds=[listener.fileno()],
+            stderr=subprocess.DEVNULL,
+        )
+    try:
+        with Client(f"unix:{path}") as client:
+            assert client.control["Info"](control_pb2.InfoRequest(), wait_for_ready=True, timeout=60) is not None
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_fd_without_sockets_is_told(tmp_path: Path):
+    done = serve(tmp_path, "--addr", "fd://")
+
+    assert (done.returncode, "systemd .socket unit" in done.stderr) == (2, True)
+
+
+def test_a_second_daemon_on_an_address_is_refused_and_a_dead_ones_socket_replaced(tmp_path: Path):
+    with running_daemon(tmp_path / "root") as daemon:
+        done = serve(tmp_path, "--addr", f"unix://{daemon.socket}")
+        assert done.returncode == 5
+        assert "another daemon listens there" in done.stderr
+        daemon.kill()
+        assert os.path.exists(daemon.socket)
+        daemon.start()
+        assert daemon.stop() == 0
+        assert not os.path.exists(daemon.socket)
+
+
+def test_the_configuration_is_carried_out(tmp_path: Path):
+    config = tmp_path / "b.toml"
+    config.write_text(
+        f'root = "{tmp_path / "other"}"\n'
+        'insecure-entitlements = ["network.host"]\n'
+        "[otel]\nsocketPath = '/x'\n"
+        '[worker.oci]\nmax-parallelism = 1\nreservedSpace = "1GB"\n[worker.oci.labels]\nteam = "blue"\n'
+        '[frontend."gateway.v0"]\nenabled = false\n'
+    )
+    with running_daemon(tmp_path / "root", "--config", str(config)) as daemon, Client(daemon.address) as client:
+        (worker,) = client.control["ListWorkers"](control_pb2.ListWorkersRequest()).record
+        with pytest.raises(grpc.RpcError, match="switched off"):
+            client.solve(Frontend="gateway.v0", FrontendAttrs={"source": "x"}, Entitlements=["network.host"])
+        log = daemon.log.read_text()
+
+    assert worker.Labels["team"] == "blue"
+    assert (tmp_path / "other/state.db").exists()
+    assert "otel has no meaning here" in log
+
+
+def test_what_is_wrong_in_the_configuration_is_told_with_its_line(tmp_path: Path):
+    (tmp_path / "b.toml").write_text("[worker.oci]\nmax-paralelism = 4\n")
+    done = serve(tmp_path, "--config", str(tmp_path / "b.toml"))
+
+    assert done.returncode == 2
+    assert "unknown key 'max-paralelism'" in done.stderr
+    assert "b.toml:2" in done.stderr
+    assert "max-parallelism" in done.stderr
+
+
+def test_the_group_may_connect(tmp_path: Path):
+    with running_daemon(tmp_path / "root", "--group", "65533") as daemon:
+        found = os.stat(daemon.socket)
+
+    assert (found.st_gid, found.st_mode & 0o777) == (65533, 0o660)
+
+
+def test_stopping_waits_for_no_idle_client(tmp_path: Path):
+    with running_daemon(tmp_path / "root") as daemon, Client(daemon.address) as client, client.session(Offers()):
+        assert Daemon.stop(daemon) == 0
