@@ -65,9 +65,7 @@ def attestation_manifest(
     config = Descriptor(OCI_EMPTY if artifact else OCI_CONFIG, sha256_digest(config_data), len(config_data))
     blobs[config.digest] = config_data
     bare = replace(image, annotations={}, platform=None)
-    raw = dump_manifest(
-        config, layers, subject=bare if artifact else None, artifact_type=ARTIFACT if artifact else ""
-    )
+    raw = dump_manifest(config, layers, subject=bare if artifact else None, artifact_type=ARTIFACT if artifact else "")
     annotations = {REFERENCE_TYPE: ATTESTATION, REFERENCE_DIGEST: str(image.digest)}
     descriptor = Descriptor(OCI_MANIFEST, sha256_digest(raw), len(raw), annotations, UNKNOWN)
     return AttestationManifest(descriptor, raw, config, tuple(layers), blobs)

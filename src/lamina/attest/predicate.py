@@ -3,8 +3,8 @@
 Specifications: slsa.dev/spec/v1.0/provenance, slsa.dev/provenance/v0.2, and BuildKit's
 docs/attestations/slsa-definitions.md, whose build type this is: what reads BuildKit's provenance reads this.
 
-Where we say less than BuildKit: `compatibilityVersion` and `dockerfileVersion`, which are versions of its own parts; who
-built is in `builder.version`. Where we say less that is secret: see `lamina.attest.hide`; then `completeness` says so.
+Where we say less than BuildKit: `compatibilityVersion` and `dockerfileVersion`, which are versions of its own parts;
+who built is in `builder.version`. Where we say less that is secret: see `lamina.attest.hide`; then `completeness` says so.
 """
 
 from __future__ import annotations
@@ -74,9 +74,10 @@ def predicate(facts: Facts, asked: ProvenanceRequest) -> dict[str, Any]:
 
 def _v1(facts: Facts, asked: ProvenanceRequest) -> dict[str, Any]:
     source, request, vcs = _request(facts.invocation, facts.capture)
-    if facts.root is not None and facts.root != facts.invocation:
+    if facts.root is not None:
         root_source, root_request, _ = _request(facts.root, facts.capture)
-        request["root"] = {"configSource": root_source, "request": root_request}
+        if (root_source, root_request) != (source, request):
+            request["root"] = {"configSource": root_source, "request": root_request}
     seen = facts.capture
     _add_ids(request, seen)
     complete = bool(facts.invocation.frontend) and not facts.arguments_hidden
@@ -115,9 +116,7 @@ def as_v02(v1: Mapping[str, Any]) -> dict[str, Any]:
     definition, details = v1["buildDefinition"], v1["runDetails"]
     metadata, external = details["metadata"], definition["externalParameters"]
     internal = dict(definition["internalParameters"])
-    source = {
-        {"path": "entryPoint"}.get(key, key): value for key, value in external["configSource"].items()
-    }
+    source = {{"path": "entryPoint"}.get(key, key): value for key, value in external["configSource"].items()}
     config = internal.pop("buildConfig", None)
     environment = {"platform": internal.pop("builderPlatform"), **internal}
     found: dict[str, Any] = {"builder": {"id": details["builder"]["id"]}, "buildType": BUILD_TYPE_V02}
@@ -146,9 +145,7 @@ def as_v02(v1: Mapping[str, Any]) -> dict[str, Any]:
 
 def _request(asked: Invocation, seen: Capture) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
     """Return where the build's instructions lay, the other options, and what a client said of version control."""
-    args = {
-        key: value for key, value in asked.args.items() if key not in _MACHINE and not key.startswith("attest:")
-    }
+    args = {key: value for key, value in asked.args.items() if key not in _MACHINE and not key.startswith("attest:")}
     key = args.get("contextkey") or ("input:context" if args.get("input:context") else "context")
     source: dict[str, Any] = {}
     context = args.pop(key, "")

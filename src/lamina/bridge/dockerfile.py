@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lamina.attest.request import requests_of
 from lamina.bridge.options import options_of, unknown_options
 from lamina.bridge.sources import Sources
 from lamina.bridge.values import CONFIG, PLATFORMS, Ref, Result
@@ -105,6 +106,7 @@ class DockerfileFrontend:
             held,
             **{**given, "network": given["network"] or held.network},
             cache_from=list(dict.fromkeys(cache_from)),
+            attests={**requests_of(self._attrs), **held.attests},
             dockerfile=read.dockerfile,
             dockerfile_name=read.name,
             ignore=read.ignore,

@@ -67,6 +67,10 @@ def _build(options: BuildOptions, platforms: list[Platform], job: Job) -> BuildR
     converted = [convert(dockerfile, convert_options(options, platform), resolve) for platform in platforms]
     asked, options = options, replace(options, source_date_epoch=converted[0].source_date_epoch)
     job.options = options
+    if options.attests:
+        from lamina.engine.asked import invocation_of, read_beside
+
+        job.invocation, job.materials = invocation_of(options), read_beside(options)
     findings = check_in_build(dockerfile, options, platforms, resolve.configs, sink)
     warnings = tuple(dict.fromkeys(warning for one in converted for warning in one.warnings))
     for warning in warnings:

@@ -88,6 +88,7 @@ class BuildOptions:
         counted_secrets: ids of secrets that count in cache keys, by a fingerprint nobody can test without its key.
         secret_key: file with that key, for machines that share a cache; "" for the state directory's own.
         origin: what the user named when the context was brought here from elsewhere, "" for a directory.
+        attests: attestations by type (`provenance`, `sbom`) with their options, as `--attest` has them.
         expect_cached: steps (a part of their names) that must be in the cache, "" for all: a miss fails the build
             before the step runs.
     """
@@ -128,6 +129,7 @@ class BuildOptions:
     secret_key: str = ""
     origin: str = ""
     expect_cached: list[str] = field(default_factory=list)
+    attests: dict[str, str] = field(default_factory=dict)
 
     def switch(self, name: str) -> bool | None:
         """Return a build argument that is on or off, None when it is not given or empty.

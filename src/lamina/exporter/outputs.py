@@ -34,8 +34,8 @@ _KEYS: dict[str, set[str]] = {
     "local": {"dest", "attestation-prefix"},
 }  # fmt: skip
 _NOT_YET = {
-    "name-canonical", "danging-name-empty-only", "prefer-nondist-layers", "rewrite-timestamp", "compatibility-version", "platform-split", "mode", "context",
-    "buildinfo", "source-date-epoch",
+    "name-canonical", "danging-name-empty-only", "prefer-nondist-layers", "rewrite-timestamp", "compatibility-version",
+    "platform-split", "mode", "context", "buildinfo", "source-date-epoch",
 }  # fmt: skip
 _LEVELS = {"gzip": range(10), "zstd": range(1, 23)}
 
