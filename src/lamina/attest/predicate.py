@@ -4,7 +4,7 @@ Specifications: slsa.dev/spec/v1.0/provenance, slsa.dev/provenance/v0.2, and Bui
 docs/attestations/slsa-definitions.md, whose build type this is: what reads BuildKit's provenance reads this.
 
 Where we say less than BuildKit: `compatibilityVersion` and `dockerfileVersion`, which are versions of its own parts;
-who built is in `builder.version`. Where we say less that is secret: see `lamina.attest.hide`; then `completeness` says so.
+who built is in `builder.version`. What is secret is left out (`lamina.attest.hide`); then `completeness` says so.
 """
 
 from __future__ import annotations

@@ -36,8 +36,10 @@ def invocation_of(options: BuildOptions) -> Invocation:
 
 
 def read_beside(options: BuildOptions) -> list[Material]:
-    """Return what is read beside the graph: the Dockerfile, which lies in a directory of the user's."""
-    return [] if options.origin else [Material("local", "dockerfile")]
+    """Return what is read beside the graph: what the context was brought from, or the user's own Dockerfile."""
+    if options.origin:
+        return [Material(*row) for row in options.origin_materials]
+    return [Material("local", "dockerfile")]
 
 
 def _is_path(source: str) -> bool:

@@ -184,6 +184,8 @@ class Attesting:
         skip = {graph.target for graph in (*others, *self.graphs)}
         before = [graph for graph in job.solver.graphs if graph.target not in skip]
         seen = capture([*([of.graph] if of.graph is not None else []), *before], materials)
+        if job.options.origin_materials:  # the directory is what was brought from there
+            seen.materials = [one for one in seen.materials if (one.kind, one.where) != ("local", "context")]
         for material in (*job.materials, *_for_platform(job.resolve.images, of.platform, self._platforms)):
             seen.add(material)
         seen.materials = [_as_written(one, job.resolve.pins) for one in seen.materials]

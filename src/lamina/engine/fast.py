@@ -29,7 +29,7 @@ VERSION = "lamina.memo.v1"
 # Options that say where a result is shown or how fast it is made, not what it is.
 _NOT_COUNTED = (
     *("context", "dockerfile", "ignore", "jobs", "pull", "outputs", "tags"),
-    *("origin", "expect_cached"),
+    *("origin", "origin_materials", "expect_cached"),
 )
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from lamina.attest.manifest import AttestationManifest, attestation_manifest
+from lamina.attest.manifest import ATTESTATION, REFERENCE_TYPE, AttestationManifest, attestation_manifest
 from lamina.attest.purl import image_purl
 from lamina.attest.statement import dump, statement
-from lamina.attest.values import Attestation, Subject
+from lamina.attest.values import MAX_BYTES, Attestation, Subject
 from lamina.errors import InputError
 from lamina.exporter.outputs import OutputSpec
 from lamina.exporter.protocol import PlatformResult, Result
 from lamina.image.assemble import Image
 from lamina.layer.entry import Entry, Item
+from lamina.oci.manifest import parse_index, parse_manifest
+from lamina.store.store import Store
 
 _MODE = 0o600
 
@@ -37,6 +39,25 @@ def make_manifest(
     exported = exported or [Subject(digests=digests)]
     statements = [(one.predicate_type, dump(statement(one, exported))) for one in attestations]
     return attestation_manifest(image.descriptor, statements, artifact=artifact)
+
+
+def stored_manifests(store: Store, raw: bytes) -> tuple[AttestationManifest, ...]:
+    """Return the manifests with attestations that an index names, of those that are in the store.
+
+    Args:
+        raw: the index.
+
+    Raises:
+        InputError: one is damaged or too large.
+    """
+    found = []
+    for descriptor in parse_index(raw).manifests:
+        if descriptor.annotations.get(REFERENCE_TYPE) == ATTESTATION and store.has(descriptor.digest):
+            data = store.read(descriptor.digest)
+            manifest = parse_manifest(data)
+            blobs = {one.digest: store.read(one.digest, MAX_BYTES) for one in (manifest.config, *manifest.layers)}
+            found.append(AttestationManifest(descriptor, data, manifest.config, manifest.layers, blobs))
+    return tuple(found)
 
 
 def for_attestations(spec: OutputSpec) -> OutputSpec:

@@ -25,7 +25,10 @@ def test_a_secret_is_nowhere(value: Any):
     assert MARKER not in json.dumps(Hiding([MARKER]).json(value), ensure_ascii=False)
 
 
-@given(st.sampled_from(["https", "http", "git", "ssh", "git+https"]), st.from_regex(r"[a-z]{1,8}(:[^/?#\s\"'\\]{1,12})?", fullmatch=True))
+@given(
+    st.sampled_from(["https", "http", "git", "ssh", "git+https"]),
+    st.from_regex(r"[a-z]{1,8}(:[^/?#\s\"'\\]{1,12})?", fullmatch=True),
+)
 def test_user_information_of_a_url_is_nowhere(scheme: str, user: str):
     text = f"see {scheme}://{user}@host.example/path and more"
 

@@ -47,7 +47,11 @@ def test_a_disabled_type_is_not_asked_for():
 
 
 def test_build_arguments_ask_too_and_options_win():
-    attrs = {"build-arg:BUILDKIT_ATTEST_PROVENANCE": "mode=min", "build-arg:BUILDKIT_ATTEST_SBOM": "", "attest:sbom": "generator=g"}
+    attrs = {
+        "build-arg:BUILDKIT_ATTEST_PROVENANCE": "mode=min",
+        "build-arg:BUILDKIT_ATTEST_SBOM": "",
+        "attest:sbom": "generator=g",
+    }
 
     assert requests_of(attrs) == {"provenance": "mode=min", "sbom": "generator=g"}
 
