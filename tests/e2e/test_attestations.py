@@ -291,9 +291,10 @@ def test_a_generator_sees_the_result_and_its_sbom_is_kept(lamina: Lamina, app: P
     assert document["subject"][0]["name"].startswith("pkg:docker/app@1")
     assert [one["fileName"] for one in document["predicate"]["files"]] == ["/two"]
     dependencies = found.statement(V1)["predicate"]["buildDefinition"]["resolvedDependencies"]
-    assert sorted(
-        one["uri"].rpartition("/team/")[2].partition("1")[0] for one in dependencies
-    ) == ["base@", "generator@"]
+    assert sorted(one["uri"].rpartition("/team/")[2].partition("1")[0] for one in dependencies) == [
+        "base@",
+        "generator@",
+    ]
 
 
 def test_an_sbom_of_files(lamina: Lamina, app: Path, generator: str, tmp_path: Path):
@@ -309,3 +310,38 @@ def test_a_generator_that_fails_fails_the_build(lamina: Lamina, app: Path, base:
 
     assert done.returncode != 0
     assert "names nothing to run" in done.stderr or "no SBOM" in done.stderr
+
+
+def test_stages_and_the_context_are_scanned_where_the_author_asks(
+    lamina: Lamina, base: str, generator: str, tmp_path: Path
+):
+    """G5: BUILDKIT_SBOM_SCAN_STAGE and BUILDKIT_SBOM_SCAN_CONTEXT; stages that are not built are not scanned."""
+    context = tmp_path / "staged"
+    context.mkdir()
+    (context / "two").write_text("in the context")
+    (context / "Dockerfile").write_text(
+        f"FROM {base} AS tools\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nRUN echo 2 > /opt-two && echo 2 > /two\n"
+        f"FROM {base} AS unasked\nRUN echo 3 > /two\n"
+        f"FROM {base} AS unbuilt\nARG BUILDKIT_SBOM_SCAN_STAGE=true\n"
+        f"FROM {base}\nARG BUILDKIT_SBOM_SCAN_CONTEXT=true\n"
+        "COPY two /\nCOPY --from=tools /opt-two /\nCOPY --from=unasked /two /three\n"
+    )
+    found = attested(lamina, context, f"--sbom=generator={generator},PATTERN=two")
+
+    names = [one["predicate"]["name"] for one in found.statements[SPDX]]
+    assert names == ["sbom", "sbom-context", "sbom-tools"]
+
+
+def test_an_sbom_tells_which_layer_brought_a_file(lamina: Lamina, app: Path, generator: str):
+    """G5: files of the result's own SBOM name their layer, as BuildKit's do."""
+    archive = app.parent / "out.tar"
+    found = attested(lamina, app, f"--sbom=generator={generator},PATTERN=two")
+
+    (file,) = found.statement(SPDX)["predicate"]["files"]
+    with tarfile.open(archive) as tar:
+        manifest = tar.extractfile("blobs/" + found.image["digest"].replace(":", "/"))
+        assert manifest is not None
+        layers = [one["digest"] for one in json.load(manifest)["layers"]]
+    assert file["comment"] == f"layerID: {layers[-1]}"
+    assert found.statement(SPDX)["predicate"]["creationInfo"]["creators"][0] == "Tool: tiny"
+    assert found.statement(SPDX)["predicate"]["creationInfo"]["creators"][1].startswith("Tool: lamina-")

@@ -284,6 +284,7 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "secret_key": os.path.abspath(args.secret_key) if args.secret_key else "",
         "source_date_epoch": parse_epoch(_build_args(args, environ).get("SOURCE_DATE_EPOCH", "")),
         "origin": "",
+        "origin_materials": [],
         "expect_cached": args.expect_cached,
         "attests": _attests(args),
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,7 @@ class Attesting:
             found: list[Attestation] = []
             for part, ref in zip(self._parts, solved, strict=True):
                 if part.platform == of.platform:
-                    found += self._read(part.given, ref)
+                    found += [self._supplemented(said, one.ref) for said in self._read(part.given, ref)]
             if self._asked.provenance is not None:
                 found.append(self._provenance(of, self._asked.provenance))
             one.attestations = tuple(found)
@@ -142,6 +142,26 @@ class Attesting:
                 given.predicate_type, name, content, given.reason, given.inline_only, given.core, given.subjects
             )
         ]
+
+    def _supplemented(self, said: Attestation, result: LayerRef) -> Attestation:
+        """Return the result's own SBOM with the layers that brought its files; any other attestation as it is."""
+        if said.predicate_type != SPDX or not said.core or said.path.partition(".")[0] != said.core:
+            return said
+        from lamina.attest.spdx import with_layers
+
+        @cache
+        def content() -> bytes:
+            layers, cancel = self._job.place.layers, self._job.cancel
+            rows = layers.rows.chain(result.layer)
+            union = layers.union(result, cancel)
+
+            def layer_of(path: str) -> str | None:
+                number = union.found_in(path)
+                return rows[number].blob if number >= 0 else None
+
+            return with_layers(said.content(), layer_of, f"lamina-{__version__}")
+
+        return replace(said, content=content)
 
     def _files(self, ref: LayerRef, path: str) -> Iterator[tuple[str, bytes]]:
         """Yield (name, content) of what lies in a directory of a result."""

@@ -66,7 +66,7 @@ def for_attestations(spec: OutputSpec) -> OutputSpec:
     Raises:
         InputError: the user did.
     """
-    if spec.media_types == "docker" and spec.media_types_given:
+    if spec.docker_asked:
         raise InputError(
             "attestations need OCI media types", hint="leave out oci-mediatypes=false, or ask for no attestations"
         )

@@ -57,7 +57,7 @@ class OutputSpec:
         compression: `gzip`, `zstd`, `uncompressed`, "" to leave layers as they are and make new ones as usual.
         level: compression level, None for the usual one.
         force: convert layers of base images too.
-        media_types: `oci` or `docker`; `media_types_given`: the user said which.
+        media_types: `oci` or `docker`; `docker_asked`: the user said so.
         annotations: for each manifest.
         oci_artifact: attestations are OCI artifacts; None: unless the media types are docker's.
         attestation_inline: take attestations that are for images only as well.
@@ -77,7 +77,7 @@ class OutputSpec:
     level: int | None = None
     force: bool = False
     media_types: str = "oci"
-    media_types_given: bool = False
+    docker_asked: bool = False
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     oci_artifact: bool | None = None
     attestation_inline: bool = False
@@ -170,10 +170,10 @@ def _build(kind: str, pairs: list[tuple[str, str]], text: str) -> OutputSpec:
         level=_level(values),
         force=_flag(values, "force-compression", False),
         media_types="oci" if _flag(values, "oci-mediatypes", kind != "docker") else "docker",
-        media_types_given="oci-mediatypes" in values,
+        docker_asked="oci-mediatypes" in values and not _flag(values, "oci-mediatypes", True),
         annotations=annotations,
         oci_artifact=_flag(values, "oci-artifact", True) if "oci-artifact" in values else None,
-        attestation_inline=_flag(values, "attestation-inline", kind == "image"),
+        attestation_inline=_flag(values, "attestation-inline", False),
         attestation_prefix=_prefix(values),
     )
     if kind == "local" and spec.dest == STDOUT:

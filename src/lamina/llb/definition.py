@@ -52,6 +52,11 @@ class Graph:
     source: pb.Source | None = field(default=None, compare=False, repr=False)
 
 
+def with_target(graph: Graph, target: tuple[str, int]) -> Graph:
+    """Return the same graph asked for another of its vertices."""
+    return Graph(graph.vertices, target, "", graph.source)
+
+
 def load_definition(definition: pb.Definition | bytes) -> Graph:
     """Check a definition and return its graph.
 
