@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
+from lamina import llb
+from lamina.api.pb import gateway_pb2
 from support.attested import Attested, read_attested
-from support.buildkit_client import Client, Offers
+from support.buildkit_client import Client, Offers, new_ref, raw_solve
 from support.daemon import running_daemon
 
 needs_root = pytest.mark.skipif(
@@ -83,3 +87,77 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(client: Client, off
         client.dockerfile(session, opts={"attest:provenance": "mode=most"})
 
     assert "neither min nor max" in str(failed.value)
+
+
+def says(name: str, predicate_type: str) -> bytes:
+    """Return a statement as a generator writes one."""
+    return json.dumps({"predicateType": predicate_type, "predicate": {"name": name}}).encode()
+
+
+def return_with(client: Client, offers: Offers, files: dict[str, bytes], added: gateway_pb2.Attestation) -> Any:
+    """Be the frontend of a build: return a file, and `added`, which speaks of other files; return what went wrong."""
+    ref = new_ref()
+    state = llb.scratch()
+    for name, data in files.items():
+        state = state.mkfile(f"/{name}", data)
+    failures: list[grpc.RpcError] = []
+
+    def solve(session: str) -> None:
+        try:
+            client.solve(session, ref, exporters=[("oci", {})])
+        except grpc.RpcError as error:
+            failures.append(error)
+
+    with client.session(offers) as session:
+        solving = threading.Thread(target=solve, args=(session,))
+        solving.start()
+        client.ask(ref, "Ping", gateway_pb2.PingRequest())
+        result = client.ask(ref, "Solve", raw_solve(llb.scratch().mkfile("/f", b"f").marshal())).result
+        beside = client.ask(ref, "Solve", raw_solve(state.marshal())).result
+        added.ref.id = beside.ref.id
+        result.attestations["linux/amd64"].attestation.append(added)
+        client.ask(ref, "Return", gateway_pb2.ReturnRequest(result=result))
+        solving.join(60)
+    return failures[0] if failures else None
+
+
+def test_a_frontend_brings_attestations_of_its_own(client: Client, offers: Offers):
+    """B23, G3: one predicate about something else, named with its digest."""
+    subject = gateway_pb2.InTotoSubject(kind=1, name="log", digest=["sha256:" + "ab" * 32])
+    added = gateway_pb2.Attestation(
+        kind=0, path="/log.json", inTotoPredicateType="https://example.com/log", inTotoSubjects=[subject]
+    )
+    assert return_with(client, offers, {"log.json": b'{"lines": 3}'}, added) is None
+
+    statement = read_attested(offers.outputs[0]).statement("https://example.com/log")
+    assert statement["predicate"] == {"lines": 3}
+    assert statement["subject"] == [{"name": "log", "digest": {"sha256": "ab" * 32}}]
+
+
+def test_a_bundle_of_statements(client: Client, offers: Offers):
+    added = gateway_pb2.Attestation(kind=1, inTotoPredicateType=SPDX)
+    files = {"b.spdx.json": says("b", SPDX), "a.spdx.json": says("a", SPDX)}
+    assert return_with(client, offers, files, added) is None
+
+    found = read_attested(offers.outputs[0]).statements[SPDX]
+    assert [one["predicate"]["name"] for one in found] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("added", "files"),
+    [
+        (gateway_pb2.Attestation(kind=0, path="/p", inTotoPredicateType=V1), {"p": b"{}"}),
+        (gateway_pb2.Attestation(kind=1), {"p.json": says("p", V02)}),
+        (gateway_pb2.Attestation(kind=0, path="/none", inTotoPredicateType=SPDX), {"p": b"{}"}),
+        (gateway_pb2.Attestation(kind=0, path="/p", inTotoPredicateType=SPDX), {"p": b"no JSON"}),
+        (gateway_pb2.Attestation(kind=0, inTotoPredicateType=SPDX), {"p": b"{}"}),
+    ],
+    ids=["provenance", "bundled provenance", "no such file", "no JSON", "no path"],
+)
+def test_what_a_frontend_may_not_say(
+    client: Client, offers: Offers, added: gateway_pb2.Attestation, files: dict[str, bytes]
+):
+    """Only the builder tells provenance; everything else is checked."""
+    failed = return_with(client, offers, files, added)
+
+    assert failed is not None and failed.code() != grpc.StatusCode.INTERNAL, failed
