@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from lamina.api.errors import NotFoundError
 from lamina.api.pb import worker_pb2
+from lamina.attest.predicate import Invocation
+from lamina.bridge.attestations import given_for, invocation_of
 from lamina.bridge.values import CONFIG, PLATFORMS, Ref, Result
 from lamina.cancel import Cancel
 from lamina.engine.job import Job, Wanted
@@ -123,6 +125,13 @@ class Bridge:
     def run_frontend(self, name: str, opts: Mapping[str, str], inputs: Mapping[str, pb.Definition]) -> Result:
         """Return the result of another frontend."""
         self._allowed.check(name, opts.get("source", ""))
+        result = self._run_frontend(name, opts, inputs)
+        for ref in result.each():
+            if ref.asked is None:  # the innermost frontend made it
+                ref.asked = (name, dict(opts))
+        return result
+
+    def _run_frontend(self, name: str, opts: Mapping[str, str], inputs: Mapping[str, pb.Definition]) -> Result:
         if name == "dockerfile.v0":
             from lamina.bridge.dockerfile import DockerfileFrontend
 
@@ -254,15 +263,18 @@ class Bridge:
         return self.result_now(CancelledError)
 
 
-def wanted(result: Result) -> list[Wanted]:
+def wanted(result: Result, root: Invocation | None = None) -> list[Wanted]:
     """Return what is to be delivered of a frontend's result.
+
+    Args:
+        root: what the client asked.
 
     Raises:
         InputError: its metadata do not say what exporters must know.
     """
     if not result.refs:
         config = _config(result.metadata.get(CONFIG, b""))
-        return [Wanted(_platform_of(config), result.ref.graph if result.ref else None, config)]
+        return [_wanted(result, "", result.ref, _platform_of(config), config, root)]
     try:
         listed = json.loads(result.metadata.get(PLATFORMS, b"") or b"{}").get("Platforms") or []
         keys = [(str(one["ID"]), one.get("Platform") or {}) for one in listed]
@@ -277,8 +289,22 @@ def wanted(result: Result) -> list[Wanted]:
         config = _config(result.metadata.get(f"{CONFIG}/{key}", b"") or result.metadata.get(CONFIG, b""))
         if not fields:
             fields = config
-        found.append(Wanted(_platform_of(fields), ref.graph if ref else None, {**config, **_named(fields)}))
+        found.append(_wanted(result, key, ref, _platform_of(fields), {**config, **_named(fields)}, root))
     return found
+
+
+def _wanted(
+    result: Result, key: str, ref: Ref | None, platform: Platform, config: dict[str, Any], root: Invocation | None
+) -> Wanted:
+    return Wanted(
+        platform,
+        ref.graph if ref is not None else None,
+        config,
+        extras=ref.scanned if ref is not None else {},
+        given=given_for(result, key),
+        invocation=invocation_of(ref) or root,
+        root=root,
+    )
 
 
 def _config(data: bytes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lamina.attest.request import requests_of
 from lamina.bridge.options import options_of, unknown_options
 from lamina.bridge.sources import Sources
 from lamina.bridge.values import CONFIG, PLATFORMS, Ref, Result
@@ -18,7 +19,7 @@ from lamina.dockerfile.convert import ConvertOptions, Input, convert
 from lamina.dockerfile.instructions import Dockerfile
 from lamina.dockerfile.parser import parse
 from lamina.dockerfile.syntax import BUILD_ARG, find_syntax, is_built_in
-from lamina.engine.build import convert_options, wanted_platforms
+from lamina.engine.build import convert_options, extras_of, wanted_platforms
 from lamina.engine.check import check_in_build
 from lamina.engine.options import BuildOptions
 from lamina.errors import InputError
@@ -79,6 +80,8 @@ class DockerfileFrontend:
         for warning in dict.fromkeys(warning for one in converted for warning in one.warnings):
             job.sink(WarningEvent("", warning.message, url=warning.rule, source=warning.source))
         found = [(Ref(one.definition, job), one.image_config) for one in converted]
+        for (ref, _), one in zip(found, converted, strict=True):
+            ref.scanned = extras_of(ref.graph, one)
         several = len(platforms) > 1 or self._attrs.get("multi-platform", "").lower() in _ON
         return _result(platforms, found, several=several)
 
@@ -105,6 +108,7 @@ class DockerfileFrontend:
             held,
             **{**given, "network": given["network"] or held.network},
             cache_from=list(dict.fromkeys(cache_from)),
+            attests={**requests_of(self._attrs), **held.attests},
             dockerfile=read.dockerfile,
             dockerfile_name=read.name,
             ignore=read.ignore,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lamina import rooted
 from lamina.api.errors import NotFoundError
+from lamina.attest.capture import Material
 from lamina.bridge.values import Ref
 from lamina.dockerfile.convert import Input
 from lamina.errors import InputError, NotYetError
@@ -134,7 +135,10 @@ class Sources:
     def _fetch(self, name: str, paths: Sequence[str]) -> Path | None:
         # a directory of its own for each purpose, so that what was fetched for one is not dropped for another
         attrs = {"local.followpaths": json.dumps(list(paths)), "local.sharedkeyhint": f"{name}-{paths[0]}"}
-        return self._job.session.context_dir(name, attrs)
+        found = self._job.session.context_dir(name, attrs)
+        if found is not None:
+            self._job.materials.append(Material("local", name))
+        return found
 
     @contextmanager
     def _shown(self, title: str) -> Iterator[None]:

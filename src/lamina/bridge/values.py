@@ -20,6 +20,10 @@ PLATFORMS = "refs.platforms"
 class Ref:
     """The file system a definition stands for. Nothing is solved before somebody looks at it.
 
+    Attributes:
+        scanned: other file systems that SBOMs shall speak of, by name.
+        asked: name and options of the frontend that returned it, None while none has.
+
     Raises (by `graph`):
         InputError: the definition is not one.
     """
@@ -27,6 +31,8 @@ class Ref:
     def __init__(self, definition: pb.Definition, job: Job) -> None:
         self.definition = definition
         self._job = job
+        self.scanned: dict[str, Graph] = {}
+        self.asked: tuple[str, Mapping[str, str]] | None = None
         self.graph: Graph = load_definition(definition)
 
     @cached_property

@@ -3,7 +3,7 @@
 In: the command line. Out: a `Request` of plain values (the keyword arguments of `BuildOptions`, and what stays
 on the user's side: secrets, SSH agents, files to write). Imports nothing but what the fully cached path has
 anyway. What has no meaning yet fails with `NotYetError`; nothing is silently ignored, except options that ask
-for what happens here in any case (`--rm`, `--provenance=false`).
+for what happens here in any case (`--rm`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from lamina.cli.build_values import (
     split_commas,
 )
 from lamina.cli.secret_args import counted_secrets, parse_secret, parse_ssh
-from lamina.csvline import parse_pairs
 from lamina.errors import InputError, NotYetError
 
 TYPE_CHECKING = False
@@ -212,6 +211,9 @@ def _add_output(parser: ArgumentParser) -> None:
     add("-o", "--output", action="append", default=[], metavar="SPEC", help="type=TYPE,dest=PATH,... (repeatable)")
     add("--push", type=parse_boolean, default=False, metavar="BOOL", help="upload the result to its registry")
     add("--load", type=parse_boolean, default=False, metavar="BOOL", help="load the result into docker")
+    _many(parser, "--attest", "type=TYPE[,...]", "say of the result how it was made: type=provenance or type=sbom")
+    add("--provenance", default="", metavar="HOW", help="short for --attest=type=provenance: true, mode=max, ...")
+    add("--sbom", default="", metavar="HOW", help="short for --attest=type=sbom: true, generator=IMAGE")
     add("--iidfile", default="", metavar="FILE", help="write the image ID to a file")
     add("--metadata-file", default="", metavar="FILE", help="write digests and more as JSON to a file")
     add("--progress", default="", choices=PROGRESS, help="how to show progress (default auto)")
@@ -228,9 +230,6 @@ def _add_not_yet(parser: ArgumentParser) -> None:
             parser.add_argument(option, type=parse_boolean, default=False, help=argparse.SUPPRESS)
         else:
             parser.add_argument(option, action="append", default=[], help=argparse.SUPPRESS)
-    for option in ("--provenance", "--sbom"):
-        parser.add_argument(option, default="false", help=argparse.SUPPRESS)
-    parser.add_argument("--attest", action="append", default=[], help=argparse.SUPPRESS)
     for option in ("--rm", "--force-rm"):
         parser.add_argument(option, type=parse_boolean, default=True, help=argparse.SUPPRESS)
 
@@ -244,12 +243,6 @@ def _refuse_not_yet(args: Namespace) -> None:
     for name, feature in _NOT_YET.items():
         if getattr(args, name):
             raise NotYetError(feature)
-    for name in ("provenance", "sbom"):
-        if getattr(args, name).lower() not in ("false", "0"):
-            raise NotYetError(f"--{name} (attestations)", hint=f"--{name}=false is what happens now")
-    for text in args.attest:
-        if parse_pairs(text, "--attest").get("disabled", "").lower() not in ("true", "1"):
-            raise NotYetError("--attest (attestations)")
     if not args.rm:
         raise NotYetError("--rm=false (keeping the containers of steps)")
 
@@ -291,8 +284,19 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "secret_key": os.path.abspath(args.secret_key) if args.secret_key else "",
         "source_date_epoch": parse_epoch(_build_args(args, environ).get("SOURCE_DATE_EPOCH", "")),
         "origin": "",
+        "origin_materials": [],
         "expect_cached": args.expect_cached,
+        "attests": _attests(args),
     }
+
+
+def _attests(args: Namespace) -> dict[str, str]:
+    """Return the attestations asked for; nothing is imported for a build without."""
+    if not (args.attest or args.provenance or args.sbom):
+        return {}
+    from lamina.cli.attest_args import parse_attests
+
+    return parse_attests(args.attest, args.provenance, args.sbom)
 
 
 def _build_args(args: Namespace, environ: Mapping[str, str]) -> dict[str, str]:

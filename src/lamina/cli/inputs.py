@@ -29,10 +29,11 @@ class Inputs:
         context: absolute path of the context directory, "" when there is none.
         dockerfile, name: the Dockerfile's bytes, and how messages call it.
         path: where the user's Dockerfile lies; "" when it came by standard input or inside an archive or repository.
+        materials: (kind, where, digest) of what a remote context was brought from.
         ignore, ignore_name: the ignore file's bytes (None: there is none), and how messages call it.
     """
 
-    __slots__ = ("_temporary", "context", "dockerfile", "ignore", "ignore_name", "name", "path")
+    __slots__ = ("_temporary", "context", "dockerfile", "ignore", "ignore_name", "materials", "name", "path")
 
     def __init__(self, context: str, temporary: str = "") -> None:
         self.context = context
@@ -41,6 +42,7 @@ class Inputs:
         self.path = ""
         self.ignore: bytes | None = None
         self.ignore_name = ".dockerignore"
+        self.materials: list[tuple[str, str, str]] = []
         self._temporary = temporary
 
     @property

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamina.api.pb import control_pb2
+from lamina.attest.predicate import Invocation
+from lamina.attest.request import parse_request, requests_of
 from lamina.bridge.bridge import Allowed, Bridge, Workers, wanted
 from lamina.bridge.options import cache_text, options_of
 from lamina.bridge.values import Result
@@ -133,7 +135,8 @@ class Builder:
             with job:
                 self._builds.tell(request.Ref)
                 found = self._frontend(request, build, job)
-                result = job.deliver(wanted(found))
+                asked = Invocation(request.Frontend, dict(request.FrontendAttrs))
+                result = job.deliver(wanted(found, asked))
                 job.recording.succeeded(result)
                 collect_garbage(job.place)
                 return result
@@ -194,7 +197,8 @@ class Builder:
             if kind not in self._settings.entitlements:
                 hint = f"start the daemon with --allow-insecure-entitlement {kind}"
                 raise InputError(f"the daemon does not grant {name}", hint=hint)
-        options = BuildOptions(**options_of(request.FrontendAttrs))
+        options = BuildOptions(**options_of(request.FrontendAttrs), attests=requests_of(request.FrontendAttrs))
+        parse_request(options.attests)  # whatever is wrong with it is said before anything runs
         cache = request.Cache
         imports = [cache_text(one.Type, one.Attrs) for one in cache.Imports]
         imports += [f"type=registry,ref={ref}" for ref in cache.ImportRefsDeprecated]

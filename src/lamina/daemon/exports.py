@@ -15,14 +15,7 @@ from lamina.exporter.outputs import STDOUT, OutputSpec, parse_output
 
 _SAME = {"moby": "image", "registry": "registry"}
 _CLIENTS = ("local", "tar", "oci", "docker")
-_DROPPED = (
-    "source-date-epoch",
-    "buildinfo",
-    "buildinfo-attrs",
-    "name-canonical",
-    "attestation-prefix",
-    "prefer-image-digest",
-)
+_DROPPED = ("source-date-epoch", "buildinfo", "buildinfo-attrs", "name-canonical", "prefer-image-digest")
 
 
 def plan_of(exporters: Sequence[control_pb2.Exporter]) -> Plan:

@@ -14,6 +14,7 @@ from lamina.dockerfile.convert_sources import Conversion
 from lamina.dockerfile.convert_stage import StageState, start_stage
 from lamina.dockerfile.graph import GraphBuilder
 from lamina.dockerfile.instructions import Dockerfile, Stage
+from lamina.dockerfile.scans import scanned
 from lamina.dockerfile.stages import find_target
 from lamina.errors import SourceRange
 from lamina.llb.pb import ops_pb2 as pb
@@ -95,6 +96,7 @@ class Converted:
         image_config: OCI image config without `rootfs`; our history rows have no `created` yet.
         target: name of the stage that was built.
         source_date_epoch: seconds, by the options or else by a global ARG of that name.
+        scanned: other vertices of the graph that an SBOM shall speak of, with their outputs, by name.
     """
 
     definition: pb.Definition
@@ -102,6 +104,7 @@ class Converted:
     warnings: tuple[Warning, ...] = ()
     target: str = ""
     source_date_epoch: int | None = None
+    scanned: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
 def convert(dockerfile: Dockerfile, options: ConvertOptions, resolve_image: ResolveImage) -> Converted:
@@ -116,13 +119,16 @@ def convert(dockerfile: Dockerfile, options: ConvertOptions, resolve_image: Reso
     target = find_target(dockerfile, options.target)
     final = conversion.stage(target)
     config = final.finish(options.labels)
-    definition = graph.finish(conversion.settle_context(final.node_or_empty()))
+    scans = scanned(conversion, final)
+    settled, *rest = conversion.settle_context(final.node_or_empty(), *scans.values())
+    definition = graph.finish(settled)
     warnings = tuple(Warning(rule, text, where) for rule, text, where in conversion.warnings)
     unused = set(options.build_args) - conversion.used_args
     if unused:
         names = ", ".join(sorted(unused))
         warnings += (Warning("UnusedBuildArgs", f"build arguments that no ARG takes: {names}"),)
-    return Converted(definition, config, warnings, target.name or str(target.number), conversion.epoch)
+    named = {name: (node.digest, node.output) for name, node in zip(scans, rest, strict=True)}
+    return Converted(definition, config, warnings, target.name or str(target.number), conversion.epoch, named)
 
 
 def _convert_stage(stage: Stage, conversion: Conversion) -> StageState:

@@ -209,15 +209,20 @@ class Conversion:
             self._context = self.graph.add(op, "[internal] load build context")
         return self._context
 
-    def settle_context(self, target: Node) -> Node:
-        """Tell the build context which of its paths are read, and return the target as it is called then."""
+    @property
+    def used_context(self) -> Node | None:
+        """The node of the build context that is a directory, None while nothing is read from it."""
+        return self._context
+
+    def settle_context(self, *nodes: Node) -> list[Node]:
+        """Tell the build context which of its paths are read, and return nodes as they are called then."""
         if self._context is None:
-            return target
+            return list(nodes)
         op = pb.Op(source=pb.SourceOp(identifier="local://context", attrs=self._attrs(self.options.exclude_patterns)))
         paths = ["."] if "." in self._paths else sorted(self._paths)
         op.source.attrs["local.followpaths"] = json.dumps(paths)
         changed = self.graph.change(self._context, op)
-        return Node(changed.get(target.digest, target.digest), target.output)
+        return [Node(changed.get(node.digest, node.digest), node.output) for node in nodes]
 
     def _attrs(self, excludes: tuple[str, ...]) -> dict[str, str]:
         return {"local.excludepatterns": json.dumps(list(excludes))} if excludes else {}

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from lamina.cancel import Cancel
 from lamina.checks.pragmas import BUILD_ARG as CHECK_ARG
-from lamina.dockerfile.convert import ConvertOptions, convert
+from lamina.dockerfile.convert import Converted, ConvertOptions, convert
 from lamina.dockerfile.parser import parse
 from lamina.dockerfile.syntax import check_syntax
 from lamina.engine import memo
@@ -26,7 +26,7 @@ from lamina.engine.outputs import Built, plan_outputs
 from lamina.engine.result_checks import check_built
 from lamina.engine.upkeep.collect import collect_garbage
 from lamina.errors import InputError
-from lamina.llb.definition import load_definition
+from lamina.llb.definition import Graph, load_definition, with_target
 from lamina.oci.platform import Platform, host_platform
 from lamina.patterns import parse_ignore
 from lamina.progress import Sink, WarningEvent
@@ -67,6 +67,10 @@ def _build(options: BuildOptions, platforms: list[Platform], job: Job) -> BuildR
     converted = [convert(dockerfile, convert_options(options, platform), resolve) for platform in platforms]
     asked, options = options, replace(options, source_date_epoch=converted[0].source_date_epoch)
     job.options = options
+    if options.attests:
+        from lamina.engine.asked import invocation_of, read_beside
+
+        job.invocation, job.materials = invocation_of(options), read_beside(options)
     findings = check_in_build(dockerfile, options, platforms, resolve.configs, sink)
     warnings = tuple(dict.fromkeys(warning for one in converted for warning in one.warnings))
     for warning in warnings:
@@ -81,7 +85,7 @@ def _build(options: BuildOptions, platforms: list[Platform], job: Job) -> BuildR
             troubles.append(check_built(place, one.ref, one.config, one.platform, dockerfile, options, sink))
 
     wanted = [
-        Wanted(platform, graph, one.image_config)
+        Wanted(platform, graph, one.image_config, extras_of(graph, one))
         for platform, graph, one in zip(platforms, graphs, converted, strict=True)
     ]
     result = job.deliver(wanted, look)
@@ -92,6 +96,11 @@ def _build(options: BuildOptions, platforms: list[Platform], job: Job) -> BuildR
     collect_garbage(place)
     memo.remember(place.state, asdict(asked), observed, resolve.pins, result, job.recording.counted)
     return result
+
+
+def extras_of(graph: Graph, converted: Converted) -> dict[str, Graph]:
+    """Return what an SBOM shall speak of beside the result."""
+    return {name: with_target(graph, target) for name, target in converted.scanned.items()}
 
 
 def _refuse_unsupported(options: BuildOptions) -> None:

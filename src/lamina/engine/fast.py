@@ -29,7 +29,7 @@ VERSION = "lamina.memo.v1"
 # Options that say where a result is shown or how fast it is made, not what it is.
 _NOT_COUNTED = (
     *("context", "dockerfile", "ignore", "jobs", "pull", "outputs", "tags"),
-    *("origin", "expect_cached"),
+    *("origin", "origin_materials", "expect_cached"),
 )
 
 
@@ -53,6 +53,8 @@ def is_memoizable(options: Mapping[str, Any]) -> bool:
     """Tell whether a build with these options only looks at what a memo holds, and only goes to the store."""
     if options["pull"] or options["no_cache"] or options["no_cache_filter"] or options["push"] or options["load"]:
         return False
+    if options["attests"]:
+        return False  # they tell of this build
     if options["counted_secrets"]:
         return False  # whether they changed is for those to say who may read them
     if options["build_contexts"] or options["cache_from"] or options["cache_to"] or options["outputs"]:

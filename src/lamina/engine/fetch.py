@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lamina.attest.capture import Material
 from lamina.cancel import Cancel
 from lamina.engine.graph import solve_definition
 from lamina.engine.options import BuildOptions, Environment
@@ -13,8 +14,8 @@ from lamina.session import Session
 
 def fetch_files(
     state: State, directory: str, session: Session, environment: Environment, sink: Sink, cancel: Cancel
-) -> None:
-    """Solve `state` and write its files into `directory`.
+) -> list[tuple[str, str, str]]:
+    """Solve `state` and write its files into `directory`; return (kind, where, digest) of what they came from.
 
     Raises:
         Error: the first failure.
@@ -29,4 +30,6 @@ def fetch_files(
         if (event.digest if isinstance(event, VertexEvent) else event.vertex) in vertices:
             sink(event)
 
-    solve_definition(definition, {}, options, session, environment, sources_only, cancel)
+    materials: list[Material] = []
+    solve_definition(definition, {}, options, session, environment, sources_only, cancel, materials=materials)
+    return [(one.kind, one.where, one.digest) for one in materials]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, BinaryIO
 
+from lamina.attest.capture import Material
 from lamina.cancel import Cancel
 from lamina.engine.job import Job, Wanted
 from lamina.engine.options import BuildOptions, BuildResult, Environment
@@ -25,12 +26,14 @@ def solve_definition(
     cancel: Cancel,
     *,
     stdout: BinaryIO | None = None,
+    materials: list[Material] | None = None,
 ) -> BuildResult:
     """Solve and export.
 
     Args:
         definition: `pb.Definition`, or its bytes; from outside, so every op is checked.
         config: image config for outputs that are images; the platform is filled in.
+        materials: gets the sources that were used.
     """
     platform = host_platform()
     fields = {"architecture": platform.architecture, "os": platform.os, "config": {}, **config}
@@ -43,4 +46,6 @@ def solve_definition(
     with Job(options, plan, session, environment, sink, cancel, platform=platform, stdout=stdout) as job:
         result = job.deliver([Wanted(platform, graph, fields)])
         job.recording.succeeded(result)
+        if materials is not None:
+            materials += job.solver.materials().values()
         return result

@@ -7,12 +7,13 @@ before it says what the result is.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lamina.cancel import Cancel
 from lamina.engine.caches import Caches, open_caches, without_gone_layers
@@ -30,14 +31,32 @@ from lamina.session import Session
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.slots import Slots
 
+if TYPE_CHECKING:
+    from lamina.attest.capture import Material
+    from lamina.attest.predicate import Invocation
+    from lamina.engine.attesting import Attesting, Given
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be delivered for one platform: a graph (None: no files at all) and the image config without rootfs."""
+    """What is to be delivered for one platform.
+
+    Attributes:
+        graph: None for no files at all.
+        config: the image config without rootfs.
+        extras: other file systems that SBOMs shall speak of, by name.
+        given: attestations that the frontend returned.
+        invocation: what the frontend was asked that made the graph, None for what the job says.
+        root: what the client asked, where that is something else.
+    """
 
     platform: Platform
     graph: Graph | None
     config: Mapping[str, Any]
+    extras: Mapping[str, Graph] = field(default_factory=dict)
+    given: tuple[Given, ...] = ()
+    invocation: Invocation | None = None
+    root: Invocation | None = None
 
 
 Look = Callable[[Sequence[Built]], None]
@@ -57,6 +76,9 @@ class Job:
     Attributes:
         place, recording, resolve: open as long as the job is.
         sink: takes events into the record and hands them on.
+        started: when, in seconds.
+        invocation: what was asked, for provenance.
+        materials: what was read beside the graphs, for provenance.
     """
 
     def __init__(
@@ -79,6 +101,9 @@ class Job:
         self._outer, self.cancel = sink, cancel
         self._platform = platform or host_platform()
         self._outlets, self._stdout = outlets, stdout
+        self.started = time.time()
+        self.invocation: Invocation | None = None
+        self.materials: list[Material] = []
         self._stack = ExitStack()
         self._solving = threading.Lock()
 
@@ -140,13 +165,17 @@ class Job:
             Error: the first failure; nothing half-written stays.
         """
         caches, solver = self.caches, self.solver
+        attesting = self._attesting(wanted)
 
         def carry_out() -> BuildResult:
-            solved = iter(solver.solve([one.graph for one in wanted if one.graph is not None]))
+            beside = attesting.graphs if attesting is not None else []
+            solved = iter(solver.solve([*(one.graph for one in wanted if one.graph is not None), *beside]))
             built = [
                 Built(one.platform, next(solved) if one.graph is not None else LayerRef(None), one.config)
                 for one in wanted
             ]
+            if attesting is not None:
+                attesting.attach(built, list(solved))
             if look is not None:
                 look(built)
             if caches is not None:
@@ -164,6 +193,14 @@ class Job:
         return replace(
             result, timings=solver.timings, build=self.recording.id, explanations=self.recording.explanations
         )
+
+    def _attesting(self, wanted: Sequence[Wanted]) -> Attesting | None:
+        """Return what makes the attestations; None where there are none, as in most builds."""
+        if not self.options.attests and not any(one.given for one in wanted):
+            return None
+        from lamina.engine.attesting import Attesting
+
+        return Attesting(self, wanted)
 
     def _settings(self, caches: Caches | None) -> SolveSettings:
         options, plan = self.options, self.plan

@@ -91,6 +91,8 @@ class BuildOptions:
         counted_secrets: ids of secrets that count in cache keys, by a fingerprint nobody can test without its key.
         secret_key: file with that key, for machines that share a cache; "" for the state directory's own.
         origin: what the user named when the context was brought here from elsewhere, "" for a directory.
+        attests: attestations by type (`provenance`, `sbom`) with their options, as `--attest` has them.
+        origin_materials: (kind, where, digest) of what it was brought from, for provenance.
         expect_cached: steps (a part of their names) that must be in the cache, "" for all: a miss fails the build
             before the step runs.
     """
@@ -130,7 +132,9 @@ class BuildOptions:
     counted_secrets: list[str] = field(default_factory=list)
     secret_key: str = ""
     origin: str = ""
+    origin_materials: list[tuple[str, str, str]] = field(default_factory=list)
     expect_cached: list[str] = field(default_factory=list)
+    attests: dict[str, str] = field(default_factory=dict)
 
     def switch(self, name: str) -> bool | None:
         """Return a build argument that is on or off, None when it is not given or empty.

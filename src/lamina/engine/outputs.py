@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from lamina.attest.values import Attestation
 from lamina.cache.spec import parse_spec
 from lamina.engine.docker import docker_load
 from lamina.engine.options import BuildOptions, BuildResult
@@ -108,6 +109,7 @@ class Built:
     def __init__(self, platform: Platform, ref: LayerRef, config: Mapping[str, Any]) -> None:
         self.platform, self.ref, self.config = platform, ref, config
         self.packed: list[LayerRow] | None = None
+        self.attestations: tuple[Attestation, ...] = ()
 
 
 class Exporting:
@@ -164,9 +166,10 @@ class Exporting:
 
     def _export(self, spec: OutputSpec, stdout: BinaryIO | None, receive: Receive | None = None) -> Outcome:
         platforms = tuple(
-            PlatformResult(built.platform, partial(self._image, built), partial(self._files, built))
+            PlatformResult(built.platform, partial(self._image, built), partial(self._files, built), built.attestations)
             for built in self._built
         )
+        epoch = self._options.source_date_epoch
         rows = [] if spec.files_wanted else [row for built in self._built for row in self._layers(built)]
         result = Result(
             platforms=platforms,
@@ -176,6 +179,7 @@ class Exporting:
             fetch=self._fetch,
             mount_from=_mount_from(rows),
             multi=bool(self._options.switch(_MULTI)),
+            mtime_ns=time.time_ns() if epoch is None else epoch * 10**9,
         )
         surroundings = Surroundings(
             cancel=self._place.cancel,

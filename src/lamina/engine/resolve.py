@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lamina.attest.capture import Material
 from lamina.cancel import Cancel
 from lamina.dockerfile.convert import ResolvedBase
 from lamina.engine.place import Place
@@ -23,6 +24,7 @@ class Resolver:
 
     Attributes:
         configs: config of every image that was resolved, by full reference and platform.
+        images: every image of a registry or the store that was resolved, with the digest its name stood for.
         pins: digest and key of the pin in the state file, for every name that was not pinned itself.
     """
 
@@ -30,6 +32,7 @@ class Resolver:
         self._place, self._cancel, self._sink = place, cancel, sink
         self.configs: dict[tuple[str, str], dict[str, Any]] = {}
         self.pins: dict[str, tuple[str, str]] = {}
+        self.images: list[Material] = []
 
     def __call__(self, name: str, platform: Platform) -> ResolvedBase:
         """Return the image behind a reference or an `oci-layout://DIRECTORY[:TAG][@DIGEST]`.
@@ -55,6 +58,7 @@ class Resolver:
         image = self._place.images.resolve(reference, platform, self._cancel)
         if reference.digest is None:
             self.pins[str(reference)] = (str(image.reference.digest), pin_key(reference, platform))
+        self.images.append(Material("image", str(reference), str(image.reference.digest), platform))
         self.configs[str(reference), str(platform)] = dict(image.config.fields)
         return image
 

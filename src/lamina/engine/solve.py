@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from lamina.attest.capture import Material
 from lamina.cache.records import Records
 from lamina.engine.contexts import Contexts
 from lamina.engine.counted_secrets import CountedSecrets
@@ -109,7 +110,10 @@ class Solver:
         self._place, self._settings, self._caches = place, settings, caches
         self.definitions: dict[str, str] = {}
         self.results: list[LayerRef] = []
+        self.graphs: list[Graph] = []
         self._settled: dict[str, Resolved] = {}
+        self._vertices: dict[str, Vertex] = {}
+        self._resolved: dict[str, Resolved] = {}
         self._timings: dict[str, Timing] = {}
         self._guard = threading.Lock()
         self._outer_sink = sink
@@ -190,7 +194,11 @@ class Solver:
 
         pack_all = self._caches is not None and self._caches.pack_all
 
+        self.graphs += [graph for graph in graphs if graph not in self.graphs]
+        self._vertices |= vertices
+
         def on_resolved(vertex: Vertex, resolved: Resolved) -> None:
+            self._resolved[vertex.digest] = resolved
             for result in resolved.results if pack_all else resolved.results[:1]:
                 if (pack_all or vertex.digest in exported) and isinstance(result, LayerRef):
                     self.packer.ahead(result)
@@ -223,6 +231,21 @@ class Solver:
         results = [resolved[target].results[output] for target, output in targets]
         self.results = [worker.as_layers(result, self._place.cancel) for result in results]
         return self.results
+
+    def materials(self) -> dict[str, Material]:
+        """Return what every source vertex of the graphs solved so far stands for."""
+        found = {}
+        for digest, vertex in self._vertices.items():
+            material = getattr(vertex.op, "material", None)
+            if material is not None:
+                found[digest] = material()
+        return found
+
+    def results_of(self, digest: str) -> dict[int, LayerRef]:
+        """Return the file systems that a vertex yielded, by output; nothing where it was not looked at."""
+        resolved = self._resolved.get(digest)
+        results = enumerate(resolved.results) if resolved is not None else ()
+        return {number: result for number, result in results if isinstance(result, LayerRef)}
 
     def plan(self, graphs: Sequence[Graph]) -> list[Planned]:
         """Return what `solve` would do with every vertex, inputs first, and do nothing.

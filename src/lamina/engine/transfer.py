@@ -21,6 +21,7 @@ from lamina.engine.options import Environment
 from lamina.engine.place import CredentialSource, Place
 from lamina.errors import InputError
 from lamina.exporter.archive_in import load_archive
+from lamina.exporter.attestations import stored_manifests
 from lamina.exporter.image import push_images
 from lamina.exporter.images import ImageSet
 from lamina.exporter.layout_in import load_layout
@@ -177,7 +178,7 @@ def _image_set(store: Store, image: StoredImage) -> ImageSet:
     names = (image.name,) if image.name else ()
     if image.descriptor.media_type in INDEX_TYPES:
         index = ImageIndex(image.descriptor, store.read(image.descriptor.digest))
-        return ImageSet(views, index, names)
+        return ImageSet(views, index, names, stored_manifests(store, index.raw))
     return ImageSet(views, None, names)
 
 

@@ -46,6 +46,7 @@ def export(result: Result, spec: OutputSpec, around: Surroundings) -> Outcome:
 
 def _export_files(result: Result, spec: OutputSpec, around: Surroundings) -> Outcome:
     """Write the merged files; several platforms each into a directory of their own, as BuildKit does."""
+    from lamina.exporter.attestations import files_with
     from lamina.exporter.files_out import export_tree
 
     several = len(result.platforms) > 1 or (result.multi and spec.type == "local")
@@ -54,12 +55,12 @@ def _export_files(result: Result, spec: OutputSpec, around: Surroundings) -> Out
             raise InputError("type=tar holds one platform", hint="choose one with --platform, or use type=local")
         from lamina.exporter.tar_out import write_tar
 
-        write_tar(result.platforms[0].files(), spec.dest, around)
+        write_tar(files_with(result, result.platforms[0], spec), spec.dest, around)
         return Outcome("tar", dest=spec.dest or "-")
     for platform in result.platforms:
         folder = str(platform.platform).replace("/", "_") if several else ""
         if around.receive is not None:
-            around.receive(folder, platform.files())
+            around.receive(folder, files_with(result, platform, spec))
         else:
-            export_tree(platform.files(), around.directory / spec.dest / folder, around)
+            export_tree(files_with(result, platform, spec), around.directory / spec.dest / folder, around)
     return Outcome("local", dest=spec.dest)

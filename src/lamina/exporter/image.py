@@ -60,6 +60,9 @@ def store_image(result: Result, images: ImageSet, names: tuple[str, ...], cancel
             cancel.check()
             ensure_blob(result, layer.descriptor)
         write_image(result.store, image)
+    for attached in images.attestations:
+        for data in (*attached.blobs.values(), attached.raw):
+            result.store.add(data)
     if images.index is not None:
         write_index(result.store, images.index)
     for name in names or ("",):
@@ -99,19 +102,28 @@ def push_images(
         for image in children:
             target = repository.with_digest(image.descriptor.digest)
             pusher.push_manifest(target, image.descriptor.media_type, image.manifest.raw)
+        for attached in images.attestations:
+            target = repository.with_digest(attached.descriptor.digest)
+            pusher.push_manifest(target, attached.descriptor.media_type, attached.raw)
         top = images.descriptor
         target = repository.with_digest(top.digest) if by_digest or not ref.tag else ref
         pusher.push_manifest(target, top.media_type, images.raw)
 
 
 def _blobs_of(images: ImageSet) -> list[tuple[Descriptor, bytes | None]]:
-    """Return layers and configs, each once; configs with their bytes. Layers that lie elsewhere are left out."""
+    """Return layers and configs, each once; with their bytes where they are small.
+
+    Layers that lie elsewhere are left out.
+    """
     found: dict[Digest, tuple[Descriptor, bytes | None]] = {}
     for image in images.images:
         for layer in image.layers:
             if not (is_foreign(layer.descriptor.media_type) and layer.descriptor.urls):
                 found.setdefault(layer.descriptor.digest, (layer.descriptor, None))
         found.setdefault(image.id, (image.manifest.config, image.config.raw))
+    for attached in images.attestations:
+        for descriptor in (attached.config, *attached.layers):
+            found.setdefault(descriptor.digest, (descriptor, attached.blobs[descriptor.digest]))
     return list(found.values())
 
 

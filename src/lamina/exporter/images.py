@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lamina.attest.manifest import AttestationManifest
+from lamina.exporter.attestations import for_attestations, make_manifest, wanted_in
 from lamina.exporter.convert import convert_image
 from lamina.exporter.outputs import OutputSpec
 from lamina.exporter.protocol import Result, Surroundings
@@ -24,11 +26,13 @@ class ImageSet:
         images: one for each platform.
         index: the index over them, None for a single image without one.
         names: full references, without doubles.
+        attestations: manifests with what is said of the images; the index has them behind the images.
     """
 
     images: tuple[Image, ...]
     index: ImageIndex | None = field(repr=False)
     names: tuple[str, ...] = ()
+    attestations: tuple[AttestationManifest, ...] = ()
 
     @property
     def descriptor(self) -> Descriptor:
@@ -47,14 +51,32 @@ class ImageSet:
 
 
 def collect_images(result: Result, spec: OutputSpec, around: Surroundings) -> ImageSet:
-    """Return the images of `result` as `spec` wants them; layers may be compressed anew and stored."""
+    """Return the images of `result` as `spec` wants them; layers may be compressed anew and stored.
+
+    Attestations make an index of a single image too.
+
+    Raises:
+        InputError: attestations do not fit the media types.
+    """
+    said = [wanted_in(spec, platform) for platform in result.platforms]
+    if any(said):
+        spec = for_attestations(spec)
     images = []
     for platform in result.platforms:
         around.cancel.check()
         image = platform.image(spec.media_types, spec.annotations)
         images.append(convert_image(result, image, spec, around))
-    index = make_index(images, media_types=spec.media_types) if len(images) > 1 or result.multi else None
-    return ImageSet(tuple(images), index, tuple(dict.fromkeys([*result.names, *spec.names])))
+    names = tuple(dict.fromkeys([*result.names, *spec.names]))
+    attached = tuple(
+        make_manifest(attestations, image, names, artifact=spec.oci_artifact is not False)
+        for attestations, image in zip(said, images, strict=True)
+        if attestations
+    )
+    index = None
+    if len(images) > 1 or result.multi or attached:
+        beside = [one.descriptor for one in attached]
+        index = make_index(images, media_types=spec.media_types, beside=beside)
+    return ImageSet(tuple(images), index, names, attached)
 
 
 def ensure_blob(result: Result, descriptor: Descriptor) -> None:

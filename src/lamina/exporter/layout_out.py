@@ -88,6 +88,9 @@ def make_bundle(sets: Sequence[ImageSet], *, docker: bool = False) -> Bundle:
             small[image.id] = image.config.raw
             small[image.descriptor.digest] = image.manifest.raw
             layers.update({layer.descriptor.digest: layer.descriptor for layer in image.layers})
+        for attached in images.attestations:
+            small |= attached.blobs
+            small[attached.descriptor.digest] = attached.raw
         if images.index is not None:
             small[images.index.descriptor.digest] = images.index.raw
         if docker:

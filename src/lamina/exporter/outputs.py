@@ -20,20 +20,22 @@ from lamina.oci.reference import Reference
 TYPES = ("image", "registry", "oci", "docker", "tar", "local")
 STDOUT = "-"
 
-_LAYER_KEYS = {"compression", "compression-level", "force-compression", "oci-mediatypes", "annotation"}
+_LAYER_KEYS = {
+    *("compression", "compression-level", "force-compression", "oci-mediatypes", "annotation"),
+    *("oci-artifact", "attestation-inline"),
+}
 _KEYS: dict[str, set[str]] = {
     "image": {
         "name", "push", "push-by-digest", "registry.insecure", "dangling-name-prefix", "store", "unpack", *_LAYER_KEYS,
     },
     "oci": {"name", "dest", "tar", *_LAYER_KEYS},
     "docker": {"name", "dest", "tar", *_LAYER_KEYS},
-    "tar": {"dest"},
-    "local": {"dest"},
+    "tar": {"dest", "attestation-prefix"},
+    "local": {"dest", "attestation-prefix"},
 }  # fmt: skip
 _NOT_YET = {
-    "name-canonical", "danging-name-empty-only", "oci-artifact", "prefer-nondist-layers", "attestation-inline",
-    "attestation-prefix", "rewrite-timestamp", "compatibility-version", "platform-split", "mode", "context",
-    "buildinfo", "source-date-epoch",
+    "name-canonical", "danging-name-empty-only", "prefer-nondist-layers", "rewrite-timestamp", "compatibility-version",
+    "platform-split", "mode", "context", "buildinfo", "source-date-epoch",
 }  # fmt: skip
 _LEVELS = {"gzip": range(10), "zstd": range(1, 23)}
 
@@ -55,8 +57,11 @@ class OutputSpec:
         compression: `gzip`, `zstd`, `uncompressed`, "" to leave layers as they are and make new ones as usual.
         level: compression level, None for the usual one.
         force: convert layers of base images too.
-        media_types: `oci` or `docker`.
+        media_types: `oci` or `docker`; `docker_asked`: the user said so.
         annotations: for each manifest.
+        oci_artifact: attestations are OCI artifacts; None: unless the media types are docker's.
+        attestation_inline: take attestations that are for images only as well.
+        attestation_prefix: for the names of attestations in outputs of files.
     """
 
     type: str
@@ -72,7 +77,11 @@ class OutputSpec:
     level: int | None = None
     force: bool = False
     media_types: str = "oci"
+    docker_asked: bool = False
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    oci_artifact: bool | None = None
+    attestation_inline: bool = False
+    attestation_prefix: str = ""
 
     @property
     def files_wanted(self) -> bool:
@@ -161,7 +170,11 @@ def _build(kind: str, pairs: list[tuple[str, str]], text: str) -> OutputSpec:
         level=_level(values),
         force=_flag(values, "force-compression", False),
         media_types="oci" if _flag(values, "oci-mediatypes", kind != "docker") else "docker",
+        docker_asked="oci-mediatypes" in values and not _flag(values, "oci-mediatypes", True),
         annotations=annotations,
+        oci_artifact=_flag(values, "oci-artifact", True) if "oci-artifact" in values else None,
+        attestation_inline=_flag(values, "attestation-inline", False),
+        attestation_prefix=_prefix(values),
     )
     if kind == "local" and spec.dest == STDOUT:
         raise InputError("--output: type=local needs a directory", hint="type=tar,dest=- writes to standard output")
@@ -188,6 +201,14 @@ def _dest(values: Mapping[str, str | None], text: str) -> str:
     if "dest" in values and not dest:
         raise InputError(f"--output: dest= is empty in {text!r}")
     return dest
+
+
+def _prefix(values: Mapping[str, str | None]) -> str:
+    """Return the prefix of attestations' names; it is no place to climb out by."""
+    prefix = values.get("attestation-prefix") or ""
+    if "/" in prefix or "\0" in prefix:
+        raise InputError(f"--output: attestation-prefix={prefix!r} is more than the beginning of a name")
+    return prefix
 
 
 def _only(pairs: list[tuple[str, str]], key: str, text: str) -> str | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from lamina.attest.values import Attestation
 from lamina.cancel import Cancel
 from lamina.image.assemble import Image
 from lamina.layer.entry import Item
@@ -35,11 +36,13 @@ class PlatformResult:
             manifest may not be in the store yet; layers are there or can be had by `Result.fetch`.
         files: returns the merged file system, parents before what is in them, whiteouts applied. A hard link's
             target is one of the items.
+        attestations: what is to be said about it; contents are asked for last.
     """
 
     platform: Platform
     image: Callable[[str, Mapping[str, str]], Image]
     files: Callable[[], Iterable[Item]]
+    attestations: tuple[Attestation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Result:
         base_layers: layers that came with a base image; compressed anew only if that is forced.
         fetch: brings a blob that is not in the store there, verified; None when all are there.
         mount_from: repositories that a layer's blob is known to be in.
+        mtime_ns: modification time of files that an exporter adds.
     """
 
     platforms: tuple[PlatformResult, ...]
@@ -63,6 +67,7 @@ class Result:
     base_layers: frozenset[Digest] = frozenset()
     fetch: Callable[[Descriptor], None] | None = None
     mount_from: Mapping[Digest, Sequence[Reference]] = field(default_factory=dict, hash=False)
+    mtime_ns: int = 0
 
 
 class Pusher(Protocol):

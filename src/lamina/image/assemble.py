@@ -142,9 +142,16 @@ def fit_history(history: Iterable[Mapping[str, Any]], layers: int) -> list[dict[
 
 
 def make_index(
-    images: Sequence[Image], *, media_types: str = "oci", annotations: Mapping[str, str] | None = None
+    images: Sequence[Image],
+    *,
+    media_types: str = "oci",
+    annotations: Mapping[str, str] | None = None,
+    beside: Sequence[Descriptor] = (),
 ) -> ImageIndex:
     """Make an index of images for several platforms, in the order given.
+
+    Args:
+        beside: manifests that are no images, behind those that are.
 
     Raises:
         InputError: two images are for the same platform.
@@ -155,7 +162,7 @@ def make_index(
         raise InputError(f"two images for the platform {double}")
     descriptors = [replace(image.descriptor, platform=image.platform) for image in images]
     media_type = DOCKER_LIST if _is_docker(media_types) else OCI_INDEX
-    raw = dump_index(descriptors, media_type=media_type, annotations=annotations)
+    raw = dump_index([*descriptors, *beside], media_type=media_type, annotations=annotations)
     return ImageIndex(Descriptor(media_type, sha256_digest(raw), len(raw)), raw)
 
 

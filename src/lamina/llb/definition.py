@@ -41,10 +41,22 @@ class Vertex:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Vertices in topological order (inputs first), and the output that is asked for."""
+    """Vertices in topological order (inputs first), and the output that is asked for.
+
+    Attributes:
+        last: digest of the empty op that names the target, "" for a graph that no definition gave.
+        source: the files it was written in, None where nobody said.
+    """
 
     vertices: tuple[Vertex, ...]
     target: tuple[str, int]
+    last: str = ""
+    source: pb.Source | None = field(default=None, compare=False, repr=False)
+
+
+def with_target(graph: Graph, target: tuple[str, int]) -> Graph:
+    """Return the same graph asked for another of its vertices."""
+    return Graph(graph.vertices, target, "", graph.source)
 
 
 def load_definition(definition: pb.Definition | bytes) -> Graph:
@@ -71,7 +83,8 @@ def load_definition(definition: pb.Definition | bytes) -> Graph:
     if last is None or last.op.WhichOneof("op") is not None or len(last.inputs) != 1:
         raise InputError("the definition has no target: its last op must be empty with one input")
     del vertices[last.digest]
-    return Graph(tuple(vertices.values()), last.inputs[0])
+    source = message.Source if message.HasField("Source") else None
+    return Graph(tuple(vertices.values()), last.inputs[0], last.digest, source)
 
 
 def _parse(data: bytes) -> pb.Definition:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lamina.attest.capture import Material
 from lamina.cancel import Cancel
 from lamina.errors import Error, SourceRange
 from lamina.layer.tree_remove import remove_tree
@@ -75,6 +76,12 @@ class GitOp:
             if isinstance(error, Error):
                 self._located(error)
             raise
+
+    def material(self) -> Material:
+        """Return the repository without credentials, and the commit that was checked out."""
+        pin = self._resolve()
+        ref = f"#{self._spec.ref}" if self._spec.ref else ""
+        return Material("git", f"{self._spec.remote.address}{ref}", pin.commit or pin.object)
 
     def _resolve(self, cancel: Cancel | None = None) -> Pin:
         if self._pin is None:

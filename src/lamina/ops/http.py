@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from lamina.attest.capture import Material
 from lamina.cancel import Cancel
 from lamina.errors import Error, SourceRange
 from lamina.layer.entry import Entry, Item
@@ -67,6 +68,11 @@ class HttpOp:
         assert made.layer is not None
         worker.http.remember(request, found, made.layer)
         return [made]
+
+    def material(self) -> Material:
+        """Return the URL without credentials, and the digest of what it held."""
+        digest = self._request.checksum or self._resolve(Cancel()).digest
+        return Material("http", self._request.shown.partition("?")[0], str(digest))
 
     def _resolve(self, cancel: Cancel, watcher: Watcher | None = None) -> Found:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lamina.attest.capture import Material
 from lamina.cancel import Cancel
 from lamina.errors import InputError
 from lamina.llb.identity import op_digest
@@ -43,6 +44,11 @@ class ImageOp:
         image = self._worker.images.resolve(self._reference, self._platform, context.cancel)
         return [LayerRef(self._worker.images.add_layers(image))]
 
+    def material(self) -> Material:
+        """Return the image that was used, with the digest that its name stands for."""
+        digest = self._reference.digest or self._resolve().reference.digest
+        return Material("image", str(self._reference), str(digest), self._platform)
+
     def _resolve(self) -> Any:
         return self._worker.images.resolve(self._reference, self._platform, Cancel())
 
@@ -73,6 +79,10 @@ class LayoutOp:
         image = self._worker.images.from_layout(self._reference, self._platform)
         return [LayerRef(self._worker.images.add_layers(image))]
 
+    def material(self) -> Material:
+        """Return the image that was used."""
+        return Material("layout", str(self._reference), str(self._reference.digest), self._platform)
+
 
 class LocalOp:
     """`local://`: a live directory of the user's, seen through its filter rules. Has no identity of its own."""
@@ -93,6 +103,10 @@ class LocalOp:
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         """Open the directory; nothing is read yet."""
         return [LocalRef(self._worker.context(self._name, self._attrs))]
+
+    def material(self) -> Material:
+        """Return the directory's name: what lies in it has no digest."""
+        return Material("local", self._name)
 
 
 def platform_of(op: Any) -> Platform | None:

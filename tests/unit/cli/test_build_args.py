@@ -188,12 +188,10 @@ def test_incomplete_outputs_are_refused(text: str):
 @pytest.mark.parametrize(
     "words",
     [
-        ["--provenance"],
-        ["--sbom=true"],
+        ["--provenance=capture-usage=true"],
         ["--squash"],
         ["--network=bridge0"],
         ["--rm=false"],
-        ["--attest", "type=sbom"],
     ],
 )
 def test_what_has_no_meaning_yet_says_so(words: list[str]):
@@ -203,6 +201,44 @@ def test_what_has_no_meaning_yet_says_so(words: list[str]):
 
 def test_asking_for_what_happens_anyway_is_fine():
     request("--provenance=false", "--sbom=false", "--rm", "--call=build", "--attest", "type=sbom,disabled=true")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {}),
+        (["--provenance=false", "--sbom=0"], {}),
+        (["--provenance"], {"provenance": "mode=min"}),
+        (["--provenance=mode=max,version=v0.2"], {"provenance": "mode=max,version=v0.2"}),
+        (["--provenance=builder-id=https://b"], {"provenance": "mode=min,builder-id=https://b"}),
+        (["--attest", "type=provenance,mode=max", "--provenance=false"], {}),
+        (["--attest", '"builder-id=a,b",type=provenance'], {"provenance": 'mode=min,"builder-id=a,b"'}),
+        (["--sbom"], {"sbom": ""}),
+        (
+            ["--attest", "type=sbom,generator=g", "--attest", "type=provenance"],
+            {"sbom": "generator=g", "provenance": "mode=min"},
+        ),
+    ],
+)
+def test_attestations_as_buildx_users_ask_for_them(words: list[str], expected: dict[str, str]):
+    """G1, G5: the short options win over --attest."""
+    assert request(*words).options["attests"] == expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--attest", "mode=max"],
+        ["--attest", "type=vex"],
+        ["--attest", "type=sbom", "--attest", "type=sbom"],
+        ["--attest", "type=sbom,type=provenance"],
+        ["--provenance=mode=most"],
+        ["--provenance=maximal"],
+    ],
+)
+def test_attestations_that_make_no_sense(words: list[str]):
+    with pytest.raises(InputError):
+        request(*words)
 
 
 def test_flags_may_carry_a_value():

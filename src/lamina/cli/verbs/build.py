@@ -229,7 +229,8 @@ def _solve(request: Request, inputs: Inputs | None, environment: Environment, di
     with cancelling() as cancel:
         fetched = inputs or fetch(request, environment, sink, cancel)
         try:
-            options = BuildOptions(**{**options_of(request, fetched), "origin": "" if inputs else request.context})
+            origin = {"origin": "" if inputs else request.context, "origin_materials": fetched.materials}
+            options = BuildOptions(**{**options_of(request, fetched), **origin})
             with closing(open_session(request, fetched.context, environment)) as session:
                 return build(options, session, environment, sink, cancel)
         finally:
@@ -257,12 +258,15 @@ def fetch(request: Request, environment: Environment, sink: Sink, cancel: Cancel
     from lamina.llb import State
 
     options: dict[str, Any] = {**request.options}
+    materials: list[tuple[str, str, str]] = []
     with closing(open_session(request, "", environment)) as session:
 
         def files(state: State, directory: str) -> None:
-            fetch_files(state, directory, session, environment, sink, cancel)
+            materials.extend(fetch_files(state, directory, session, environment, sink, cancel))
 
-        return fetch_inputs(request.context, request.file, sys.stdin.buffer, files, options["build_args"])
+        found = fetch_inputs(request.context, request.file, sys.stdin.buffer, files, options["build_args"])
+        found.materials = materials
+        return found
 
 
 def open_session(request: Request, context: str, environment: Environment) -> LocalSession:

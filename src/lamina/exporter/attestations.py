@@ -1,0 +1,105 @@
+"""Attestations in what exporters write: manifests beside images in their index, statements as files beside files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from lamina.attest.manifest import ATTESTATION, REFERENCE_TYPE, AttestationManifest, attestation_manifest
+from lamina.attest.purl import image_purl
+from lamina.attest.statement import dump, statement
+from lamina.attest.values import MAX_BYTES, Attestation, Subject
+from lamina.errors import InputError
+from lamina.exporter.outputs import OutputSpec
+from lamina.exporter.protocol import PlatformResult, Result
+from lamina.image.assemble import Image
+from lamina.layer.entry import Entry, Item
+from lamina.oci.manifest import parse_index, parse_manifest
+from lamina.store.store import Store
+
+_MODE = 0o600
+
+
+def wanted_in(spec: OutputSpec, platform: PlatformResult) -> tuple[Attestation, ...]:
+    """Return the attestations that this output takes."""
+    inline = spec.attestation_inline or spec.type == "image"
+    return tuple(one for one in platform.attestations if inline or not one.inline_only)
+
+
+def make_manifest(
+    attestations: Sequence[Attestation], image: Image, names: Sequence[str], *, artifact: bool
+) -> AttestationManifest:
+    """Return the manifest with what is said about an image.
+
+    Args:
+        names: full references of the image, the subjects' names.
+    """
+    digests = {image.descriptor.digest.algorithm: image.descriptor.digest.hex}
+    exported = [Subject(name=image_purl(name, image.platform), digests=digests) for name in names]
+    exported = exported or [Subject(digests=digests)]
+    statements = [(one.predicate_type, dump(statement(one, exported))) for one in attestations]
+    return attestation_manifest(image.descriptor, statements, artifact=artifact)
+
+
+def stored_manifests(store: Store, raw: bytes) -> tuple[AttestationManifest, ...]:
+    """Return the manifests with attestations that an index names, of those that are in the store.
+
+    Args:
+        raw: the index.
+
+    Raises:
+        InputError: one is damaged or too large.
+    """
+    found = []
+    for descriptor in parse_index(raw).manifests:
+        if descriptor.annotations.get(REFERENCE_TYPE) == ATTESTATION and store.has(descriptor.digest):
+            data = store.read(descriptor.digest)
+            manifest = parse_manifest(data)
+            blobs = {one.digest: store.read(one.digest, MAX_BYTES) for one in (manifest.config, *manifest.layers)}
+            found.append(AttestationManifest(descriptor, data, manifest.config, manifest.layers, blobs))
+    return tuple(found)
+
+
+def for_attestations(spec: OutputSpec) -> OutputSpec:
+    """Return the output as attestations need it: with OCI's media types, where the user did not say otherwise.
+
+    Raises:
+        InputError: the user did.
+    """
+    if spec.docker_asked:
+        raise InputError(
+            "attestations need OCI media types", hint="leave out oci-mediatypes=false, or ask for no attestations"
+        )
+    return replace(spec, media_types="oci")
+
+
+def files_with(result: Result, platform: PlatformResult, spec: OutputSpec) -> Iterator[Item]:
+    """Yield the files of a result, and behind them its attestations, which name every file with its digest.
+
+    Raises:
+        InputError: an attestation has the name of a file, or of another.
+    """
+    attestations = wanted_in(spec, platform)
+    if not attestations:
+        yield from platform.files()
+        return
+    exported: list[Subject] = []
+    digests: dict[str, str] = {}
+    taken: set[str] = set()
+    for item in platform.files():
+        entry = item.entry
+        taken.add(entry.path)
+        if entry.kind == "f":
+            digests[entry.path] = entry.digest
+        if entry.kind in ("f", "h"):
+            hexadecimal = digests[entry.target] if entry.kind == "h" else entry.digest
+            exported.append(Subject(name=entry.path, digests={"sha256": hexadecimal}))
+        yield item
+    for one in attestations:
+        path = spec.attestation_prefix + one.path
+        if path in taken:
+            hint = "attestation-prefix=PREFIX gives attestations other names"
+            raise InputError(f"two files are called {path!r}: one is an attestation", hint=hint)
+        taken.add(path)
+        data = dump(statement(one, exported), indented=True)
+        yield Item(Entry(path, "f", _MODE, mtime_ns=result.mtime_ns, size=len(data)), data)
