@@ -99,6 +99,7 @@ def _pairs(values: Mapping[str, str], kind: str) -> dict[str, str] | None:
         if key in pairs:
             raise InputError(f"attest:{kind}: {key!r} is given twice")
         pairs[key] = value
+    pairs.pop("type", None)  # buildx says it once more
     return None if _flag(pairs, "disabled", kind) else pairs
 
 

@@ -3,7 +3,7 @@
 LLB_CAPS = frozenset(
     {
         *("source.image", "source.image.resolvemode", "source.local", "source.local.includepatterns"),
-        *("source.local.unique", "source.local.sessionid", "source.policy"),
+        *("source.local.unique", "source.local.sessionid"),
         *("source.local.followpaths", "source.local.excludepatterns", "source.local.sharedkeyhint", "source.git"),
         *("source.git.keepgitdir", "source.git.fullurl", "source.git.httpauth", "source.git.knownsshhosts"),
         *("source.git.mountsshsock", "source.git.subdir", "source.git.checksum", "source.git.skipsubmodules"),
@@ -17,6 +17,13 @@ LLB_CAPS = frozenset(
         *("file.rm.wildcard", "file.copy.includeexcludepatterns", "file.copy.alwaysreplaceexistingdestpaths"),
         *("file.copy.modestring", "file.symlink.create", "constraints", "platform", "meta.ignorecache"),
         *("meta.description", "meta.exportcache", "mergeop", "diffop", "exporter.multiple"),
-        *("exporter.image.annotations", "exporter.sourcedateepoch", "cache.gha", "cache.s3", "cache.azblob"),
+        *(
+            "exporter.image.annotations",
+            "exporter.image.attestations",
+            "exporter.sourcedateepoch",
+            "cache.gha",
+            "cache.s3",
+            "cache.azblob",
+        ),
     }
 )
