@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
 import os
 import shutil
 import tarfile
+import threading
 from pathlib import Path
 
 import grpc
 import pytest
 
 from lamina import llb
-from support.buildkit_client import Client, Offers
+from lamina.api.pb import gateway_pb2
+from support.buildkit_client import Client, Offers, new_ref
 from support.daemon import running_daemon
 from support.git_web import commit, git, web_repositories
 from support.web import Served, running_web
@@ -65,7 +68,7 @@ def test_a_named_context_is_the_result_of_another_build(client: Client, tmp_path
     config = '{"config": {"Env": ["WHO=base"]}}'
     opts = {
         "context:base": "input:first",
-        "input-metadata:first": json.dumps({"containerimage.config": config}),
+        "input-metadata:first": json.dumps({"containerimage.config": base64.b64encode(config.encode()).decode()}),
     }
     offers = Offers(dirs={"context": main, "dockerfile": main})
 
@@ -119,3 +122,29 @@ def test_the_context_is_an_archive_on_a_server(client: Client, tmp_path: Path):
 
     assert found == {"f": b"from afar"}
     assert alone == {"f": b"alone"}
+
+
+def test_a_dockerfile_can_be_asked_about_instead_of_built(client: Client, tmp_path: Path):
+    """A1.12: checks, outline and targets, as clients show them with --call."""
+    text = "ARG A=1\nFROM scratch AS first\nFROM scratch as second\nCOPY f /\n"
+    main = directory(tmp_path / "main", Dockerfile=text, f="1")
+    ref = new_ref()
+
+    def ask(request: str, ref: str) -> dict[str, bytes]:
+        solve = gateway_pb2.SolveRequest(Frontend="dockerfile.v0", FrontendOpt={"requestid": request})
+        solve.allowResultReturn = solve.allowResultArrayRef = True
+        return dict(client.ask(ref, "Solve", solve).result.metadata)
+
+    with client.session(Offers(dirs={"context": main, "dockerfile": main})) as session:
+        solving = threading.Thread(target=lambda: client.solve(session, ref))
+        solving.start()
+        lint, targets = ask("frontend.lint", ref), ask("frontend.targets", ref)
+        with pytest.raises(grpc.RpcError, match="unknown request"):
+            ask("frontend.nothing", ref)
+        client.ask(ref, "Return", gateway_pb2.ReturnRequest(result=gateway_pb2.Result(ref=gateway_pb2.Ref())))
+        solving.join(30)
+
+    assert [one["ruleName"] for one in json.loads(lint["result.json"])["warnings"]] == ["FromAsCasing"]
+    assert lint["result.statuscode"] == b"1"
+    assert [one["name"] for one in json.loads(targets["result.json"])["targets"]] == ["first", "second"]
+    assert b"second" in targets["result.txt"]

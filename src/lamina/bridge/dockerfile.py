@@ -6,6 +6,8 @@ come from a repository, a server, or another build.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lamina.attest.request import requests_of
 from lamina.bridge.options import options_of, unknown_options
 from lamina.bridge.sources import Sources
+from lamina.bridge.subrequests import answer
 from lamina.bridge.values import CONFIG, PLATFORMS, Ref, Result
 from lamina.dockerfile.convert import ConvertOptions, Input, convert
 from lamina.dockerfile.instructions import Dockerfile
@@ -65,6 +68,9 @@ class DockerfileFrontend:
         if other:
             opts = {**self._attrs, "source": other.split(" ")[0], "cmdline": other}
             return self._bridge.run_frontend("gateway.v0", opts, self._definitions)
+        request = self._attrs.get("requestid", "")
+        if request:
+            return answer(request, options, self._job)
         return self._convert(options, parse(options.dockerfile, options.dockerfile_name))
 
     def _convert(self, options: BuildOptions, dockerfile: Dockerfile) -> Result:
@@ -133,8 +139,8 @@ class DockerfileFrontend:
             return {}
         try:
             found = json.loads(text)
-            config = json.loads(found[CONFIG]) if CONFIG in found else {}
-        except (ValueError, TypeError) as error:
+            config = json.loads(base64.b64decode(found[CONFIG])) if CONFIG in found else {}
+        except (ValueError, TypeError, binascii.Error) as error:
             raise InputError(f"input-metadata:{name} is not what it should be") from error
         if not isinstance(config, dict):
             raise InputError(f"the image config of the input {name!r} is not a JSON object")

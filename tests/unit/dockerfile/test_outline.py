@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from lamina.cli.outline import show_outline, show_targets
 from lamina.dockerfile.outline import list_targets, outline
+from lamina.dockerfile.outline_shown import show_outline, show_targets
 from lamina.dockerfile.parser import parse
 from lamina.errors import InputError
 

@@ -185,16 +185,16 @@ def _convert_llb(request: Request, inputs: Inputs | None) -> int:
 def _outline(request: Request, inputs: Inputs | None) -> int:
     """Print what the Dockerfile offers; nothing is resolved or opened for that."""
     assert request.call is not None
-    from lamina.cli.outline import show_calls
+    from lamina.dockerfile.outline_shown import show_calls
 
     if request.call.name == "subrequests.describe":
         sys.stdout.write(show_calls(request.call.format))
         return 0
     if inputs is None:
         raise InputError(f"--call={request.call.name} reads a Dockerfile that is here", hint="download it first")
-    from lamina.cli.outline import show_outline, show_targets
     from lamina.cli.terminal import clean_text
     from lamina.dockerfile.outline import list_targets, outline
+    from lamina.dockerfile.outline_shown import show_outline, show_targets
     from lamina.dockerfile.parser import parse
     from lamina.dockerfile.syntax import check_syntax
 
