@@ -87,6 +87,7 @@ def test_disk_usage_has_the_fields_of_dockers(ask, tmp_path: Path):
         ("GET", "/volumes/a/b", 404),
         ("POST", "/containers/create", 501),
         ("POST", "/containers/x/start", 501),
+        ("POST", "/containers/prune", 200),
         ("POST", "/commit", 501),
         ("GET", "/networks", 501),
         ("GET", "/events", 501),
@@ -105,10 +106,12 @@ def test_a_prune_without_filters_is_buildkits():
 
 
 def test_filters_of_a_prune_are_told_in_buildkits_words():
-    message = prune_request({"until": ("24h",), "type": ("regular",), "id": ("ab",), "inuse": ()}, True, 5)
+    message = prune_request(
+        {"until": ("24h",), "type": ("regular",), "id": ("ab",), "parent": ("cd",), "inuse": ()}, True, 5
+    )
 
     assert (message.all, message.reservedSpace, message.keepDuration) == (True, 5, 24 * 3600 * 10**9)
-    assert sorted(message.filter) == ["id~=ab", "inuse", "type==regular"]
+    assert sorted(message.filter) == ["id~=ab", "inuse", "parents~=cd", "type==regular"]
 
 
 @pytest.mark.parametrize(
