@@ -46,6 +46,8 @@ class System:
         routes.add("POST", "/build/prune", self.prune)
         routes.add("GET", "/containers/json", lambda request: request.exchange.reply(200, []))
         routes.add("GET", "/containers/{name:path}/json", self._no_such("container"))
+        for kind in ("Containers", "Networks", "Volumes"):  # `docker system prune` asks for all of them
+            routes.add("POST", f"/{kind.lower()}/prune", _nothing_pruned(kind))
         for method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
             for path in ("/containers/{rest:path}", "/exec/{rest:path}", "/commit"):
                 routes.add(method, path, _refuse)
@@ -229,7 +231,8 @@ def prune_request(filters: Filters, everything: bool, keep_bytes: int) -> contro
         elif not values:
             message.filter.append(name)
         else:
-            message.filter.append(f"{name}{'~=' if name == 'id' else '=='}{values[0]}")
+            field = "parents" if name == "parent" else name
+            message.filter.append(f"{field}{'~=' if name in ('id', 'parent') else '=='}{values[0]}")
     return message
 
 
@@ -260,6 +263,13 @@ def _system_name() -> str:
 
 def _refuse(_request: Request) -> None:
     raise ApiError(501, _NO_CONTAINERS)
+
+
+def _nothing_pruned(kind: str) -> Any:
+    def handler(request: Request) -> None:
+        request.exchange.reply(200, {f"{kind}Deleted": None, "SpaceReclaimed": 0})
+
+    return handler
 
 
 def _not_here(request: Request) -> None:
