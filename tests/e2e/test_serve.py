@@ -169,3 +169,27 @@ def test_the_group_may_connect(tmp_path: Path):
 def test_stopping_waits_for_no_idle_client(tmp_path: Path):
     with running_daemon(tmp_path / "root") as daemon, Client(daemon.address) as client, client.session(Offers()):
         assert Daemon.stop(daemon) == 0
+
+
+def test_standard_streams_become_a_connection(tmp_path: Path):
+    """I9: what ssh tunnels are made of."""
+    with running_daemon(tmp_path / "root") as daemon:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "lamina", "dial-stdio", "--addr", f"unix://{daemon.socket}"]
+        with theirs:
+            process = subprocess.Popen(command, stdin=theirs, stdout=theirs)
+        with ours:
+            ours.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+            answer = ours.recv(9)
+            ours.shutdown(socket.SHUT_WR)
+            while ours.recv(4096):
+                pass
+        assert answer[3:5] == b"\4\0"  # settings
+        assert process.wait(30) == 0
+
+
+def test_dialling_where_nobody_listens_is_told(tmp_path: Path):
+    command = [sys.executable, "-m", "lamina", "dial-stdio", "--addr", f"unix://{tmp_path / 'none'}"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, "no daemon answers" in done.stderr) == (4, True)

@@ -86,7 +86,7 @@ class _Line:
 
         self._verb, self._last = verb, last
         self._parser = argparse.ArgumentParser(prog="lamina", allow_abbrev=False)
-        import_module(f"lamina.cli.verbs.{verb}").add_arguments(self._parser)
+        import_module(f"lamina.cli.verbs.{verb.replace('-', '_')}").add_arguments(self._parser)
         self._hidden = argparse.SUPPRESS
         self._positionals: list[str] = []
         self._values: dict[str, str] = {}  # of options, by their longest name

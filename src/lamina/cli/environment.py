@@ -14,6 +14,7 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lamina.engine.options import Environment
+    from lamina.engine.upkeep.policy import Policies
     from lamina.history.keeping import Keeping
 
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -59,8 +60,6 @@ def load_environment() -> Environment:
     from pathlib import Path
 
     from lamina.engine.options import Environment
-    from lamina.engine.upkeep.amounts import parse_amount
-    from lamina.engine.upkeep.policy import Policies
 
     environ = os.environ
     docker_config = Path(environ.get("DOCKER_CONFIG") or Path(_home()) / ".docker")
@@ -79,7 +78,7 @@ def load_environment() -> Environment:
         insecure_registries=tuple(_words(environ.get("LAMINA_INSECURE_REGISTRIES", ""))),
         cache_variables={name: value for name in CACHE_VARIABLES if (value := environ.get(name))},
         registry_mirrors=_mirrors(environ.get("LAMINA_REGISTRY_MIRRORS", "")),
-        gc=Policies(max_storage=parse_amount(environ.get("LAMINA_MAX_STORAGE", ""), "LAMINA_MAX_STORAGE")),
+        gc=_policies(),
         history=_keeping(environ.get("LAMINA_HISTORY_BUILDS", ""), environ.get("LAMINA_HISTORY_AGE", "")),
     )
 
@@ -93,6 +92,29 @@ def _keeping(builds: str, age: str) -> Keeping:
     if builds and not (builds.isascii() and builds.isdigit() and 0 < int(builds[:9]) == int(builds)):
         raise InputError(f"LAMINA_HISTORY_BUILDS={builds[:40]!r} is not a number of builds", hint="1 or more")
     return Keeping(int(builds) if builds else MAX_BUILDS, parse_seconds(age, "LAMINA_HISTORY_AGE"))
+
+
+def _policies() -> Policies:
+    """Return what is kept on disk: by the configuration's `[gc]`, and the ceiling of LAMINA_MAX_STORAGE."""
+    from dataclasses import replace
+
+    from lamina.engine.upkeep.amounts import parse_amount
+    from lamina.engine.upkeep.policy import Policies, parse_policies
+
+    policies = Policies()
+    for path in _config_files():
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                text = file.read(1 << 20)
+        except OSError:
+            continue  # who needs what else stands in it says what is wrong
+        if "gc" in text:
+            from lamina.config.registries import parse_gc
+
+            policies = parse_policies(parse_gc(text, path), "gc")
+        break
+    ceiling = parse_amount(os.environ.get("LAMINA_MAX_STORAGE", ""), "LAMINA_MAX_STORAGE")
+    return replace(policies, max_storage=ceiling) if ceiling else policies
 
 
 def _config_files() -> list[str]:

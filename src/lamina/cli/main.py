@@ -34,6 +34,7 @@ VERBS = {
     "cache": "look after cache mounts: `cache mount ls|export|import|rm`",
     "store": "look after the store: `store check`",
     "serve": "build for BuildKit's clients: buildctl, buildx, the docker command",
+    "dial-stdio": "connect standard input and output to the daemon, for tunnels",
     "doctor": "say what this machine offers for builds, and how to mend what is missing",
     "completion": "print a script that completes this command in bash, zsh or fish",
     "version": "print the version",
@@ -136,7 +137,7 @@ def _run_verb(verb: str, rest: list[str]) -> int:
     import argparse
     from importlib import import_module
 
-    module = import_module(f"lamina.cli.verbs.{verb}")
+    module = import_module(f"lamina.cli.verbs.{verb.replace('-', '_')}")
     parser = argparse.ArgumentParser(
         prog=f"lamina {verb}",
         description=_sentence(VERBS[verb]),

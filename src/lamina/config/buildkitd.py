@@ -12,16 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lamina.config.document import Table, parse_document
-from lamina.config.registries import RegistryConfig, parse_registries
+from lamina.config.registries import GC_KEYS, POLICY_KEYS, RegistryConfig, parse_registries
 
 _ROOT = (
     *("root", "debug", "trace", "insecure-entitlements", "proxyNetwork", "provenanceEnvDir", "log", "dns", "grpc"),
     *("otel", "cdi", "history", "worker", "registry", "frontend", "system", "ghacache"),
 )
-_GC = ("gc", "reservedSpace", "maxUsedSpace", "minFreeSpace", "gckeepstorage", "keepBytes", "gcpolicy", "maxStorage")
-_POLICY = ("all", "filters", "keepDuration", "reservedSpace", "maxUsedSpace", "minFreeSpace", "keepBytes")
 _WORKER = (
-    *_GC,
+    *GC_KEYS,
     *("enabled", "platforms", "snapshotter", "rootless", "noProcessSandbox", "binary", "apparmor-profile", "selinux"),
     *("max-parallelism", "cniPoolSize", "cniConfigPath", "cniBinaryPath", "cniNetworkNamespace", "networkMode"),
     *("labels", "proxySnapshotterPath", "defaultCgroupParent", "enableUserNSRemap", "userRemapUnsupported"),
@@ -181,10 +179,10 @@ def _read_worker(root: Table, idle: list[str]) -> dict[str, Any]:
             if "enabled" in table.values and not table.boolean("enabled"):
                 raise table.fault("there is no other worker than this one", "enabled")
             for policy in table.list_of_tables("gcpolicy"):
-                policy.check_known(*_POLICY)
+                policy.check_known(*POLICY_KEYS)
             return {
                 "binary": table.text("binary"),
-                "gc": {key: table.values[key] for key in _GC if key in table.values},
+                "gc": {key: table.values[key] for key in GC_KEYS if key in table.values},
                 "max_parallelism": table.number("max-parallelism") if "max-parallelism" in table.values else 0,
                 "labels": _labels(table),
             }

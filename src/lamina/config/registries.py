@@ -20,9 +20,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lamina.config.document import Table, parse_document
 
+GC_KEYS = (
+    "gc",
+    "reservedSpace",
+    "maxUsedSpace",
+    "minFreeSpace",
+    "gckeepstorage",
+    "keepBytes",
+    "gcpolicy",
+    "maxStorage",
+)
+"""Keys of a worker's table that are about disk space."""
+POLICY_KEYS = ("all", "filters", "keepDuration", "reservedSpace", "maxUsedSpace", "minFreeSpace", "keepBytes")
 KEYS = ("mirrors", "http", "insecure", "ca", "keypair", "tlsconfigdir")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _MIRROR = re.compile(rf"(?:https?://)?{_HOST.pattern}(?:/[A-Za-z0-9._/-]*)?")
@@ -68,8 +81,25 @@ def parse_lamina_config(text: str, name: str) -> Mapping[str, RegistryConfig]:
         InputError: not TOML, or see `parse_registries`.
     """
     document = parse_document(text, name)
-    document.root.check_known("registry")
+    document.root.check_known("registry", "gc")
     return parse_registries(document.root)
+
+
+def parse_gc(text: str, name: str) -> Mapping[str, Any]:
+    """Return the table `[gc]` of a lamina.toml: BuildKit's keys about disk space, as plain values.
+
+    Raises:
+        InputError: not TOML, or a key that is not known.
+    """
+    document = parse_document(text, name)
+    table = document.root.table("gc")
+    table.check_known("enabled", *(key for key in GC_KEYS if key != "gc"))
+    for policy in table.list_of_tables("gcpolicy"):
+        policy.check_known(*POLICY_KEYS)
+    found = dict(table.values)
+    if "enabled" in found:
+        found["gc"] = found.pop("enabled")
+    return found
 
 
 def _parse_registry(host: str, table: Table) -> RegistryConfig:

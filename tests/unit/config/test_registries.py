@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.config.document import parse_document
-from lamina.config.registries import KEYS, RegistryConfig, parse_lamina_config
+from lamina.config.registries import KEYS, RegistryConfig, parse_gc, parse_lamina_config
 from lamina.errors import InputError
 
 WHOLE = """\
@@ -148,3 +148,15 @@ def test_the_daemons_file_may_hold_more_than_registries():
 
 def test_the_keys_are_buildkits():
     assert set(KEYS) == {"mirrors", "http", "insecure", "ca", "keypair", "tlsconfigdir"}
+
+
+def test_policies_of_garbage_collection_stand_in_the_same_file():
+    """H8: BuildKit's keys, in a table of its own."""
+    text = '[gc]\nenabled = true\nmaxUsedSpace = "60%"\n'
+    text += '[[gc.gcpolicy]]\nkeepDuration = "48h"\nfilters = ["type==source.local"]\n'
+
+    found = parse_gc(text, "lamina.toml")
+    assert (found["gc"], found["maxUsedSpace"], found["gcpolicy"][0]["keepDuration"]) == (True, "60%", "48h")
+    assert parse_lamina_config(text, "lamina.toml") == {}
+    with pytest.raises(InputError, match="unknown key 'maxUsed'"):
+        parse_gc('[gc]\nmaxUsed = "1GB"\n', "lamina.toml")
