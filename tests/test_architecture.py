@@ -15,6 +15,7 @@ RANKS = {
     "ops": 5, "exporter": 5,
     "remote": 5.5,  # sends what exporters make
     "engine": 6,
+    "frontend": 6.5,
     "bridge": 7,
     "daemon": 8,
     "cli": 9,

@@ -9,7 +9,7 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from lamina.oci.reference import Reference
 
 if TYPE_CHECKING:
     from lamina.bridge.containers import Containers
+    from lamina.frontend.interface import Frontend
 
 Workers = Callable[[], Sequence[worker_pb2.WorkerRecord]]
 MAX_REFS = 10_000
@@ -38,10 +39,17 @@ MAX_READ = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Which frontends may be used, and whose images (repositories; none for all) may be frontends in containers."""
+    """Which frontends may be used.
+
+    Attributes:
+        frontends: of those that are built in.
+        repositories: whose images may be frontends in containers; none for all.
+        own: frontends of the daemon's owner, that run in this process.
+    """
 
     frontends: frozenset[str] = frozenset({"dockerfile.v0", "gateway.v0"})
     repositories: tuple[str, ...] = ()
+    own: Mapping[str, Frontend] = field(default_factory=dict)
 
     def check(self, name: str, source: str) -> None:
         """Refuse a frontend that may not be used.
@@ -49,14 +57,17 @@ class Allowed:
         Raises:
             InputError: by the daemon's configuration it may not, or nobody knows it.
         """
-        if name not in ("dockerfile.v0", "gateway.v0"):
-            raise InputError(f"unknown frontend {name!r}", hint="dockerfile.v0 or gateway.v0")
+        if name in self.own:
+            return
+        known = ("dockerfile.v0", "gateway.v0")
+        if name not in known:
+            raise InputError(f"unknown frontend {name!r}", hint=f"known: {', '.join((*known, *self.own))}")
         if name not in self.frontends:
             raise InputError(f"the frontend {name} is switched off in this daemon")
         if name == "gateway.v0" and source and self.repositories:
             wanted = Reference.parse(source)
-            known = [Reference.parse(one) for one in self.repositories]
-            if not any((one.registry, one.repository) == (wanted.registry, wanted.repository) for one in known):
+            listed = [Reference.parse(one) for one in self.repositories]
+            if not any((one.registry, one.repository) == (wanted.registry, wanted.repository) for one in listed):
                 raise InputError(f"{source} is not among the repositories whose frontends this daemon runs")
 
 
@@ -132,6 +143,10 @@ class Bridge:
         return result
 
     def _run_frontend(self, name: str, opts: Mapping[str, str], inputs: Mapping[str, pb.Definition]) -> Result:
+        if name in self._allowed.own:
+            from lamina.bridge.in_process import run_in_process
+
+            return run_in_process(self._allowed.own[name], self, opts)
         if name == "dockerfile.v0":
             from lamina.bridge.dockerfile import DockerfileFrontend
 

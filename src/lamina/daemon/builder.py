@@ -34,6 +34,8 @@ from lamina.solver.slots import Slots
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lamina.frontend.interface import Frontend
+
 Side = Callable[[Session], Session]
 _TELL_EVERY_S = 0.1
 _ENTITLEMENTS = ("network.host", "security.insecure", "device")
@@ -71,6 +73,7 @@ class Settings:
         gateway_repositories: whose images may be frontends in containers, empty for all.
         labels: of the worker.
         cdi_dirs: where devices are described, () for the usual places.
+        own_frontends: by name, run in this process.
     """
 
     entitlements: frozenset[str] = frozenset()
@@ -80,6 +83,7 @@ class Settings:
     gateway_repositories: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     cdi_dirs: tuple[str, ...] = ()
+    own_frontends: Mapping[str, Frontend] = field(default_factory=dict)
 
 
 class Builder:
@@ -143,7 +147,7 @@ class Builder:
 
     def _frontend(self, request: control_pb2.SolveRequest, build: Build, job: Job) -> Result:
         """Return what is to be delivered: of a definition, a frontend here, or the client itself."""
-        allowed = Allowed(self._settings.frontends, self._settings.gateway_repositories)
+        allowed = Allowed(self._settings.frontends, self._settings.gateway_repositories, self._settings.own_frontends)
         bridge = Bridge(job, request.FrontendAttrs, request.FrontendInputs, self._workers, allowed)
         has_definition = request.HasField("Definition") and len(getattr(request.Definition, "def")) > 0
         if has_definition or request.Frontend:

@@ -46,6 +46,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="authorities: only clients with a certificate of theirs may come",
     )
+    add(
+        "--frontend",
+        action="append",
+        default=[],
+        metavar="NAME=MODULE:FUNCTION",
+        help="a frontend in Python that runs in this process (see lamina.frontend)",
+    )
     add("--max-parallelism", type=int, default=0, metavar="N", help="steps at once of all builds together")
     add("--jobs", type=int, default=0, metavar="N", help="steps at once in one build")
     add(
@@ -83,6 +90,7 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
     import logging
     from pathlib import Path
 
+    from lamina.bridge.in_process import load_frontends
     from lamina.cli.environment import load_environment
     from lamina.cli.signals import cancelling
     from lamina.daemon.builder import Settings
@@ -95,7 +103,12 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
     _log_to_stderr(args, config)
     for key in config.without_meaning:
         logging.warning("%s: %s has no meaning here", path, key)
-    given = Settings(frozenset(args.allow_insecure_entitlement), jobs=args.jobs, max_parallelism=args.max_parallelism)
+    given = Settings(
+        frozenset(args.allow_insecure_entitlement),
+        jobs=args.jobs,
+        max_parallelism=args.max_parallelism,
+        own_frontends=load_frontends(args.frontend),
+    )
     plan = running(config, Path(path).parent, load_environment(), given)
     addresses = args.addr or list(plan.addresses) or [_default_address()]
     tls = _tls(args, plan)
