@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import grpc
@@ -193,3 +194,24 @@ def test_dialling_where_nobody_listens_is_told(tmp_path: Path):
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
 
     assert (done.returncode, "no daemon answers" in done.stderr) == (4, True)
+
+
+def test_prometheus_is_told_how_builds_went(tmp_path: Path):
+    """K4: counts of builds and steps, their time, and what runs now."""
+    port = free_port()
+    folder = tmp_path / "ctx"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    offers = Offers(dirs={"context": folder, "dockerfile": folder})
+    with running_daemon(tmp_path / "root", "--metrics-addr", f"127.0.0.1:{port}") as daemon:
+        with Client(daemon.address) as client, client.session(offers) as session:
+            client.dockerfile(session)
+            with pytest.raises(grpc.RpcError):
+                client.dockerfile(session, opts={"target": "nowhere"})
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+            lines = answer.read().decode().splitlines()
+
+    assert 'lamina_builds_total{status="completed"} 1.0' in lines
+    assert 'lamina_builds_total{status="failed"} 1.0' in lines
+    assert "lamina_builds_running 0.0" in lines
+    assert "lamina_build_duration_seconds_count 2.0" in lines

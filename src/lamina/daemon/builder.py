@@ -41,6 +41,10 @@ _TELL_EVERY_S = 0.1
 _ENTITLEMENTS = ("network.host", "security.insecure", "device")
 
 
+OnEnd = Callable[[float, BuildResult | None, BaseException | None], None]
+"""Is told of each build that ends: seconds it took, what came out, or what went wrong."""
+
+
 class NoSession:
     """The user's side of a build whose client offers nothing."""
 
@@ -94,6 +98,7 @@ class Builder:
     ) -> None:
         self._workers = workers
         self._slots = Slots(settings.max_parallelism)
+        self.on_end: OnEnd = lambda _seconds, _result, _error: None
         self._environment, self._settings = environment, settings
         self._builds, self._sessions = builds, sessions
 
@@ -113,8 +118,19 @@ class Builder:
             exporters = exporters_of(request)
             plan = plan_of(exporters)
             options = self._options(request, exporters)
-            result = self._build(request, build, plan, options, side)
+            result = self._counted(lambda: self._build(request, build, plan, options, side))
         return control_pb2.SolveResponse(ExporterResponse=response_of(result.metadata))
+
+    def _counted(self, carry_out: Callable[[], BuildResult]) -> BuildResult:
+        """Build, and tell whoever counts how it went."""
+        started = time.monotonic()
+        try:
+            result = carry_out()
+        except BaseException as error:
+            self.on_end(time.monotonic() - started, None, error)
+            raise
+        self.on_end(time.monotonic() - started, result, None)
+        return result
 
     def _build(
         self, request: control_pb2.SolveRequest, build: Build, plan: Plan, options: BuildOptions, side: Side

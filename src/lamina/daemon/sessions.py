@@ -110,6 +110,11 @@ class Sessions:
                 raise NotFoundError(f"no such session: {name[:_MAX_ID]!r}")
             return self._sessions[name]
 
+    def count(self) -> int:
+        """Return how many there are."""
+        with self._changed:
+            return len(self._sessions)
+
     def close(self) -> None:
         """End all sessions."""
         with self._changed:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
 
     from lamina.config.buildkitd import DaemonConfig, TlsFiles
+    from lamina.daemon.control import Control
     from lamina.daemon.settings import Running
 
 _GRACE_S = 10.0
@@ -53,6 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="NAME=MODULE:FUNCTION",
         help="a frontend in Python that runs in this process (see lamina.frontend)",
     )
+    add("--metrics-addr", default="", metavar="HOST:PORT", help="answer Prometheus at http://HOST:PORT/metrics")
     add("--max-parallelism", type=int, default=0, metavar="N", help="steps at once of all builds together")
     add("--jobs", type=int, default=0, metavar="N", help="steps at once in one build")
     add(
@@ -120,6 +124,7 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
         with (
             listening(addresses, tls=tls, inherited=inherited, uid=config.uid, gid=gid) as listeners,
             serving_docker(plan.environment, control, args.docker_addr, server),
+            _metrics(control, args.metrics_addr),
         ):
             for listener, wrap in listeners:
                 server.listen(listener, wrap)
@@ -131,6 +136,20 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
             _notify("STOPPING=1")
             control.close(_GRACE_S)
             server.stop(1.0)
+
+
+@contextmanager
+def _metrics(control: Control, address: str) -> Iterator[None]:
+    """Count builds and tell of them, where somebody wants to know."""
+    if not address:
+        yield
+        return
+    from lamina.daemon.metrics import Metrics, serving_metrics
+
+    metrics = Metrics(control.builds, control.sessions)
+    control.builder.on_end = metrics.ended
+    with serving_metrics(metrics, address):
+        yield
 
 
 def _log_to_stderr(args: Namespace, config: DaemonConfig) -> None:
