@@ -110,8 +110,8 @@ class Attesting:
             for given in one.given:
                 if given.kind != BUNDLE:
                     refuse_provenance(given.predicate_type)
-                    if not given.path:
-                        raise InputError("a frontend returned an attestation without a path")
+                    if given.path.rpartition("/")[2] in ("", ".", ".."):
+                        raise InputError("a frontend returned an attestation without a file's path")
                 if given.graph is None:
                     raise InputError(f"a frontend returned an attestation without content: {given.path[:200]!r}")
                 yield _Part(one.platform, given, given.graph)
