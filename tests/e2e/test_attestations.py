@@ -189,6 +189,30 @@ def test_a_build_from_a_commit_without_network_is_hermetic(lamina: Lamina, base:
     ]
 
 
+def test_the_commit_that_a_context_is(lamina: Lamina, tmp_path: Path):
+    """G2: revision, where it came from without credentials, and whether files were changed since."""
+    context = tmp_path / "repository"
+    context.mkdir()
+    git(context, "init", "-q", "-b", "main")
+    git(context, "remote", "add", "origin", "https://me:pass-word@git.example/r.git")
+    git(context, "config", "core.fsmonitor", f"touch {tmp_path / 'run-by-git'}; false")
+    git(context, "config", "filter.f.clean", f"touch {tmp_path / 'run-by-git'}; cat")
+    git(context, "config", "filter.f.required", "true")
+    files = {".gitattributes": b"* filter=f\n", "sub__Dockerfile": b"FROM scratch\nCOPY Dockerfile /\n"}
+    sha = commit(context, "one", **files)
+
+    def vcs() -> Any:
+        statement = attested(lamina, context / "sub", "--provenance=true").statement(V1)
+        return statement["predicate"]["runDetails"]["metadata"]["buildkit_metadata"]["vcs"]
+
+    (tmp_path / "run-by-git").unlink(missing_ok=True)  # what our own `git add` made of it
+    expected = {"localdir:context": "sub", "revision": sha, "source": "https://git.example/r.git"}
+    assert vcs() == expected
+    (context / "sub/Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /changed\n")
+    assert vcs() == {**expected, "revision": f"{sha}-dirty"}
+    assert not (tmp_path / "run-by-git").exists()
+
+
 def test_complete_materials_that_are_not_fail(lamina: Lamina, app: Path):
     done = lamina.build(app, "--provenance=mode=max,complete-materials=true", check=False)
 

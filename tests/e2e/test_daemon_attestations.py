@@ -151,8 +151,9 @@ def test_a_bundle_of_statements(client: Client, offers: Offers):
         (gateway_pb2.Attestation(kind=0, path="/none", inTotoPredicateType=SPDX), {"p": b"{}"}),
         (gateway_pb2.Attestation(kind=0, path="/p", inTotoPredicateType=SPDX), {"p": b"no JSON"}),
         (gateway_pb2.Attestation(kind=0, inTotoPredicateType=SPDX), {"p": b"{}"}),
+        (gateway_pb2.Attestation(kind=0, path="/p/", inTotoPredicateType=SPDX), {"p": b"{}"}),
     ],
-    ids=["provenance", "bundled provenance", "no such file", "no JSON", "no path"],
+    ids=["provenance", "bundled provenance", "no such file", "no JSON", "no path", "no name"],
 )
 def test_what_a_frontend_may_not_say(
     client: Client, offers: Offers, added: gateway_pb2.Attestation, files: dict[str, bytes]

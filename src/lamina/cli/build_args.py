@@ -287,6 +287,7 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "origin_materials": [],
         "expect_cached": args.expect_cached,
         "attests": _attests(args),
+        "vcs": {},
     }
 
 

@@ -16,6 +16,7 @@ def invocation_of(options: BuildOptions) -> Invocation:
     """
     args = {f"build-arg:{name}": value for name, value in options.build_args.items()}
     args |= {f"label:{name}": value for name, value in options.labels.items()}
+    args |= {f"vcs:{name}": value for name, value in options.vcs.items()}
     for name, source in options.build_contexts.items():
         args[f"context:{name}"] = source if "://" in source and not _is_path(source) else f"local:{name}"
     single = {

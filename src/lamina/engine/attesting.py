@@ -110,8 +110,8 @@ class Attesting:
             for given in one.given:
                 if given.kind != BUNDLE:
                     refuse_provenance(given.predicate_type)
-                    if not given.path:
-                        raise InputError("a frontend returned an attestation without a path")
+                    if given.path.rpartition("/")[2] in ("", ".", ".."):
+                        raise InputError("a frontend returned an attestation without a file's path")
                 if given.graph is None:
                     raise InputError(f"a frontend returned an attestation without content: {given.path[:200]!r}")
                 yield _Part(one.platform, given, given.graph)
@@ -202,7 +202,7 @@ class Attesting:
         materials = job.solver.materials()
         others = [one.graph for one in self._wanted if one is not of and one.graph is not None]
         skip = {graph.target for graph in (*others, *self.graphs)}
-        before = [graph for graph in job.solver.graphs if graph.target not in skip]
+        before = [graph for target, graph in job.solver.graphs.items() if target not in skip]
         seen = capture([*([of.graph] if of.graph is not None else []), *before], materials)
         if job.options.origin_materials:  # the directory is what was brought from there
             seen.materials = [one for one in seen.materials if (one.kind, one.where) != ("local", "context")]

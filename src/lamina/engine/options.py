@@ -93,6 +93,7 @@ class BuildOptions:
         origin: what the user named when the context was brought here from elsewhere, "" for a directory.
         attests: attestations by type (`provenance`, `sbom`) with their options, as `--attest` has them.
         origin_materials: (kind, where, digest) of what it was brought from, for provenance.
+        vcs: what version control says of the context (`revision`, `source`, ...), for provenance.
         expect_cached: steps (a part of their names) that must be in the cache, "" for all: a miss fails the build
             before the step runs.
     """
@@ -135,6 +136,7 @@ class BuildOptions:
     origin_materials: list[tuple[str, str, str]] = field(default_factory=list)
     expect_cached: list[str] = field(default_factory=list)
     attests: dict[str, str] = field(default_factory=dict)
+    vcs: dict[str, str] = field(default_factory=dict)
 
     def switch(self, name: str) -> bool | None:
         """Return a build argument that is on or off, None when it is not given or empty.

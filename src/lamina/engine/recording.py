@@ -33,7 +33,7 @@ _CACHE_ATTRIBUTES = ("type", "ref", "src", "dest", "mode", "name", "bucket", "re
 _PLAIN_OPTIONS = (
     *("tags", "target", "platforms", "labels", "annotations", "outputs", "push", "load", "pull", "no_cache"),
     *("no_cache_filter", "network", "add_hosts", "shm_size", "ulimits", "hostname", "allow", "cgroup_parent"),
-    *("source_date_epoch", "expect_cached", "ca", "exact_modes"),
+    *("source_date_epoch", "expect_cached", "ca", "exact_modes", "attests"),
 )
 
 

@@ -110,7 +110,7 @@ class Solver:
         self._place, self._settings, self._caches = place, settings, caches
         self.definitions: dict[str, str] = {}
         self.results: list[LayerRef] = []
-        self.graphs: list[Graph] = []
+        self.graphs: dict[tuple[str, int], Graph] = {}
         self._settled: dict[str, Resolved] = {}
         self._vertices: dict[str, Vertex] = {}
         self._resolved: dict[str, Resolved] = {}
@@ -194,7 +194,7 @@ class Solver:
 
         pack_all = self._caches is not None and self._caches.pack_all
 
-        self.graphs += [graph for graph in graphs if graph not in self.graphs]
+        self.graphs |= {graph.target: graph for graph in graphs}
         self._vertices |= vertices
 
         def on_resolved(vertex: Vertex, resolved: Resolved) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -9,7 +10,9 @@ from lamina.attest.manifest import ATTESTATION, REFERENCE_TYPE, AttestationManif
 from lamina.attest.purl import image_purl
 from lamina.attest.statement import dump, statement
 from lamina.attest.values import MAX_BYTES, Attestation, Subject
+from lamina.cancel import Cancel
 from lamina.errors import InputError
+from lamina.exporter.files_out import read_content
 from lamina.exporter.outputs import OutputSpec
 from lamina.exporter.protocol import PlatformResult, Result
 from lamina.image.assemble import Image
@@ -73,7 +76,7 @@ def for_attestations(spec: OutputSpec) -> OutputSpec:
     return replace(spec, media_types="oci")
 
 
-def files_with(result: Result, platform: PlatformResult, spec: OutputSpec) -> Iterator[Item]:
+def files_with(result: Result, platform: PlatformResult, spec: OutputSpec, cancel: Cancel) -> Iterator[Item]:
     """Yield the files of a result, and behind them its attestations, which name every file with its digest.
 
     Raises:
@@ -83,18 +86,19 @@ def files_with(result: Result, platform: PlatformResult, spec: OutputSpec) -> It
     if not attestations:
         yield from platform.files()
         return
-    exported: list[Subject] = []
     digests: dict[str, str] = {}
+    links: dict[str, str] = {}
     taken: set[str] = set()
     for item in platform.files():
         entry = item.entry
         taken.add(entry.path)
         if entry.kind == "f":
-            digests[entry.path] = entry.digest
-        if entry.kind in ("f", "h"):
-            hexadecimal = digests[entry.target] if entry.kind == "h" else entry.digest
-            exported.append(Subject(name=entry.path, digests={"sha256": hexadecimal}))
+            digests[entry.path] = entry.digest or _digest(item, cancel)
+        elif entry.kind == "h":
+            links[entry.path] = entry.target
         yield item
+    digests |= {path: digests[target] for path, target in links.items()}
+    exported = [Subject(name=path, digests={"sha256": digest}) for path, digest in sorted(digests.items())]
     for one in attestations:
         path = spec.attestation_prefix + one.path
         if path in taken:
@@ -103,3 +107,11 @@ def files_with(result: Result, platform: PlatformResult, spec: OutputSpec) -> It
         taken.add(path)
         data = dump(statement(one, exported), indented=True)
         yield Item(Entry(path, "f", _MODE, mtime_ns=result.mtime_ns, size=len(data)), data)
+
+
+def _digest(item: Item, cancel: Cancel) -> str:
+    """Return the digest of a file whose digest nobody knows yet."""
+    found = hashlib.sha256()
+    for chunk in read_content(item.content, item.entry, cancel):
+        found.update(chunk)
+    return found.hexdigest()

@@ -55,12 +55,14 @@ def _export_files(result: Result, spec: OutputSpec, around: Surroundings) -> Out
             raise InputError("type=tar holds one platform", hint="choose one with --platform, or use type=local")
         from lamina.exporter.tar_out import write_tar
 
-        write_tar(files_with(result, result.platforms[0], spec), spec.dest, around)
+        write_tar(files_with(result, result.platforms[0], spec, around.cancel), spec.dest, around)
         return Outcome("tar", dest=spec.dest or "-")
     for platform in result.platforms:
         folder = str(platform.platform).replace("/", "_") if several else ""
         if around.receive is not None:
-            around.receive(folder, files_with(result, platform, spec))
+            around.receive(folder, files_with(result, platform, spec, around.cancel))
         else:
-            export_tree(files_with(result, platform, spec), around.directory / spec.dest / folder, around)
+            export_tree(
+                files_with(result, platform, spec, around.cancel), around.directory / spec.dest / folder, around
+            )
     return Outcome("local", dest=spec.dest)

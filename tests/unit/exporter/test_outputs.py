@@ -23,6 +23,11 @@ GOOD = {
     'type=oci,"dest=a""b.tar"': OutputSpec("oci", 'a"b.tar'),
     "TYPE=oci,Dest=X.tar": OutputSpec("oci", "X.tar"),
     "type=docker": OutputSpec("docker", media_types="docker"),
+    "type=docker,oci-mediatypes=false": OutputSpec("docker", media_types="docker", docker_asked=True),
+    "type=oci,dest=x,oci-artifact=false,attestation-inline=true": OutputSpec(
+        "oci", "x", oci_artifact=False, attestation_inline=True
+    ),
+    "type=local,dest=d,attestation-prefix=my-": OutputSpec("local", "d", attestation_prefix="my-"),
     "type=docker,dest=-,oci-mediatypes=true": OutputSpec("docker", "-"),
     "type=image,name=app": OutputSpec("image", names=("docker.io/library/app:latest",)),
     'type=image,"name=a,b:1"': OutputSpec("image", names=("docker.io/library/a:latest", "docker.io/library/b:1")),

@@ -231,6 +231,10 @@ def _solve(request: Request, inputs: Inputs | None, environment: Environment, di
         try:
             origin = {"origin": "" if inputs else request.context, "origin_materials": fetched.materials}
             options = BuildOptions(**{**options_of(request, fetched), **origin})
+            if "provenance" in options.attests and not fetched.temporary and fetched.context:
+                from lamina.cli.vcs import version_control
+
+                options.vcs = version_control(fetched.context, os.environ)
             with closing(open_session(request, fetched.context, environment)) as session:
                 return build(options, session, environment, sink, cancel)
         finally:
