@@ -162,7 +162,10 @@ class Conversion:
         """Return the node and config of a graph that the client gave."""
         found = self.options.inputs.get(source)
         if found is None:
-            raise InputError(f"the build context {name!r} is the input {source!r}, which was not given")
+            raise InputError(
+                f"the build context {name!r} is the input {source!r}, which was not given",
+                hint="clients of the daemon give inputs; else name a directory, an image or a URL",
+            )
         return self.graph.include(found.definition), found.config
 
     def _name_of(self, name: str, platform: Platform) -> str:
