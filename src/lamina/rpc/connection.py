@@ -29,8 +29,8 @@ _log = logging.getLogger(__name__)
 
 Serving = Mapping[str, tuple[Method, Handler]]
 """By path, `/package.Service/Method`."""
-Start = Callable[[Callable[[], None]], object]
-"""Runs a function in a thread."""
+Start = Callable[[Callable[[], None]], bool]
+"""Runs a function in a thread; False when there is none for it."""
 
 
 class Connection:
@@ -164,7 +164,9 @@ class Connection:
             return
         method, handler = found
         call = self._calls[stream] = ServedCall(self, stream, method, headers)
-        self._start(lambda: carry_out(call, handler))
+        if not self._start(lambda: carry_out(call, handler)):
+            call.gone()
+            self._http2.reset(stream, _REFUSED)
 
     def on_data(self, stream: int, data: bytes, length: int) -> None:
         """See `Handler`."""

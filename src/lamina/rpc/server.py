@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 from lamina.api.services import Service
 from lamina.rpc.call import Handler
@@ -38,7 +37,7 @@ class Server:
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self._pool = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="call")
+        self._running: set[threading.Thread] = set()
         self._listeners: list[socket.socket] = []
         self._connections: set[Connection] = set()
         self._changed = threading.Condition()
@@ -51,7 +50,7 @@ class Server:
 
     def serve(self, stream: ByteStream) -> None:
         """Serve one connection in this thread, until it ends."""
-        connection = Connection(stream, self._serving, self._pool.submit)
+        connection = Connection(stream, self._serving, self._start)
         with self._changed:
             if self._stopping or len(self._connections) >= MAX_CONNECTIONS:
                 stream.close()
@@ -82,7 +81,28 @@ class Server:
             time.sleep(0.02)
         for connection in connections:
             connection.close()
-        self._pool.shutdown(wait=True)
+        with self._changed:
+            running = list(self._running)
+        for thread in running:
+            thread.join()
+
+    def _start(self, carry_out: Callable[[], None]) -> bool:
+        """Run a call in a thread of its own, which ends with it; False when too many run."""
+
+        def run() -> None:
+            try:
+                carry_out()
+            finally:
+                with self._changed:
+                    self._running.discard(thread)
+
+        thread = threading.Thread(target=run, name="call", daemon=True)
+        with self._changed:
+            if len(self._running) >= MAX_CALLS:
+                return False
+            self._running.add(thread)
+        thread.start()
+        return True
 
     def _accept(self, listener: socket.socket, wrap: Wrap) -> None:
         while True:

@@ -231,13 +231,13 @@ def test_hostile_bytes_end_their_own_connection_alone(server: Server, greeted: b
 
 def test_nothing_is_left_of_connections(server: Server, address: str):
     def threads() -> int:
-        return sum(thread.name.startswith("rpc-read") for thread in threading.enumerate())
+        return sum(thread.name in ("rpc-read", "call") for thread in threading.enumerate())
 
     for _ in range(20):
         with Client(address) as client:
             client.control["Info"](control_pb2.InfoRequest())
     for thread in threading.enumerate():
-        if thread.name.startswith("rpc-read"):
+        if thread.name in ("rpc-read", "call"):
             thread.join(10)
 
     assert threads() == 0
