@@ -20,6 +20,7 @@ from lamina.daemon.sessions import Sessions, info_of
 from lamina.daemon.worker import worker_record
 from lamina.engine.options import Environment
 from lamina.errors import InputError
+from lamina.remote import synced
 from lamina.rpc.call import Handler, ServedCall
 from lamina.rpc.connection import Serving
 from lamina.rpc.health import health_service
@@ -40,6 +41,7 @@ class Control:
 
     def __init__(self, environment: Environment, settings: Settings) -> None:
         self._environment, self._settings = environment, settings
+        synced.sweep(environment.root)
         self.builds, self.sessions = Builds(), Sessions()
         self.builder = Builder(environment, settings, self.builds, self.sessions, lambda: [self._worker()])
 

@@ -22,6 +22,7 @@ from lamina.engine.upkeep.policy import Rule
 from lamina.engine.upkeep.records import Record, Totals
 from lamina.engine.upkeep.sweep import Outcome, carry_out, drop_images, sweep_orphans
 from lamina.engine.upkeep.why import Link, pinned_by
+from lamina.remote import synced
 
 EVERYTHING = Rule("`lamina prune --all`", all=True)
 
@@ -102,6 +103,8 @@ def prune_by(
         outcome = carry_out(place, plan, go_on=lambda: not cancel.is_cancelled())
         cancel.check()
         sweep_orphans(place)
+        if any(rule.all and not rule.filters and not rule.keep_s for rule in rules):
+            synced.sweep(place.root, 0.0)
         place.store.sweep_ingest()
         drop_unused(place.state)
         return Pruned(plan, outcome)

@@ -6,7 +6,6 @@ build fetches only what changed; it is locked while a build has it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,8 +17,9 @@ from typing import Any, BinaryIO, cast
 from lamina.api.pb import auth_pb2, secrets_pb2, ssh_pb2
 from lamina.api.services import AUTH, FILE_SYNC, SECRETS, SSH, Method
 from lamina.cancel import Cancel
-from lamina.errors import InputError, StorageError
+from lamina.errors import InputError
 from lamina.layer.entry import Item
+from lamina.remote import synced
 from lamina.remote.packets import header_pairs
 from lamina.remote.receive import Receiver
 from lamina.remote.send import open_file, send_files
@@ -33,7 +33,6 @@ MAX_SECRET = 500 << 10
 _PATIENCE_S = 60.0
 _UNKNOWN, _NOT_FOUND, _UNIMPLEMENTED = 2, 5, 12
 _ABSENT = (_NOT_FOUND, _UNIMPLEMENTED)
-_MOST_COPIES = 64
 _PATTERNS = {
     "include-patterns": "local.includepattern",
     "exclude-patterns": "local.excludepatterns",
@@ -124,21 +123,10 @@ class RemoteSession:
         unique = "" if self._shared_key else attrs.get("local.unique", "") or self._name
         parts = json.dumps([self._shared_key, unique, name, hint])
         key = hashlib.sha256(parts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-        base = self._root / "synced"
-        for number in range(_MOST_COPIES):
-            directory = base / f"{key}-{number}"
-            (directory / "files").mkdir(parents=True, exist_ok=True)
-            lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(lock)
-                continue
-            os.utime(directory)  # when it was last relied on
-            with self._guard:
-                self._locks.append(lock)
-            return directory / "files"
-        raise StorageError(f"{_MOST_COPIES} builds hold the directory {name!r} of one client")
+        directory, lock = synced.take(self._root, key, name)
+        with self._guard:
+            self._locks.append(lock)
+        return directory
 
     def secret(self, secret_id: str) -> bytes | None:
         """Return a secret's value, None when the client has none of that id.
