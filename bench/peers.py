@@ -108,6 +108,16 @@ def buildctl(address: str) -> Peer:
 
 
 @contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Run our daemon with docker's API and give that address."""
+    folder.mkdir()
+    command = [sys.executable, "-m", "lamina", "serve", f"--root={folder}/root", f"--addr=unix://{folder}/buildkit"]
+    command += [f"--docker-addr=unix://{folder}/socket", "--allow-insecure-entitlement=network.host"]
+    with _running(command, folder / "log", folder / "socket"):
+        yield f"unix://{folder}/socket"
+
+
+@contextmanager
 def dockerd(folder: Path) -> Iterator[str | None]:
     """Run a private docker daemon and give its address; None where there is none."""
     if not Path("/usr/sbin/dockerd").exists() or os.geteuid() != 0:

@@ -13,17 +13,19 @@ import argparse
 import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from peers import ARCHIVE, STORE, Peer, peers  # noqa: E402
+from peers import ARCHIVE, STORE, Peer, docker, peers, serve  # noqa: E402
 
 from support.bases import busybox_context  # noqa: E402
 from support.registry import running_registry  # noqa: E402
@@ -103,6 +105,32 @@ def stages(bench: Bench, folder: Path) -> None:
     bench.row("100 independent stages: nothing changed", many)
 
 
+def vertices(bench: Bench, folder: Path) -> None:
+    """A graph of 500 vertices in which nothing changed."""
+    text = "".join(f"FROM base AS s{n}\nRUN echo {n} > /{n}\n" for n in range(249))
+    text += "FROM base\n" + "".join(f"COPY --from=s{n} /{n} /\n" for n in range(249))
+    bench.row("500 vertices: nothing changed", busybox_context(folder / "vertices", text))
+
+
+def clients(bench: Bench, folder: Path) -> None:
+    """A large context that docker's client sends to our daemon, and to its own."""
+    theirs = [tool for tool in bench.tools if tool.name == "dockerd"]
+    if not theirs:
+        return
+    big = fill(_made(folder / "sent"), 20_000, 1000, 50_000)
+    (big / "Dockerfile").write_text("FROM scratch\nCOPY . /src\n")
+    with serve(folder / "serve") as address:
+        tools = [replace(docker(address), name="lamina"), *theirs]
+
+        def forget(tool: Peer) -> None:
+            words = ["/usr/bin/docker", "builder", "prune", "--all", "--force"]
+            subprocess.run(words, env=tool.env, capture_output=True, check=False)
+
+        bench.row("20,000 files sent by docker: cold", big, forget, tools=tools)
+        bench.row("20,000 files sent by docker: unchanged", big, tools=tools)
+        bench.row("20,000 files sent by docker: one changed", big, touch(big), tools=tools)
+
+
 def contexts(bench: Bench, folder: Path) -> None:
     """Files in, files changed."""
     many = fill(folder / "many", 2000, 1000, 20_000)
@@ -142,8 +170,6 @@ def archives(bench: Bench, folder: Path) -> None:
 
 def caches(bench: Bench, folder: Path) -> None:
     """A registry cache written and read, by those that have one; and what it came to in bytes."""
-    import subprocess
-
     with running_registry(_made(folder / "registry")) as registry:
         able = [tool for tool in bench.tools if tool.cache_to]
         text = "FROM base AS a\nRUN dd if=/dev/urandom of=/a bs=1M count=50\n"
@@ -167,7 +193,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-ROWS = {row.__name__: row for row in (steps, stages, contexts, files, archives, caches)}
+ROWS = {row.__name__: row for row in (steps, stages, vertices, contexts, clients, files, archives, caches)}
 
 
 def main() -> int:
