@@ -112,6 +112,25 @@ def test_sockets_that_systemd_opened_are_served(tmp_path: Path):
         assert process.wait(30) == 0
 
 
+def test_an_inherited_socket_for_the_whole_world_is_refused(tmp_path: Path):
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        script = "import os, sys; os.dup2(int(sys.argv[1]), 3)\n"
+        script += "os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.executable, sys.argv[2:])"
+        served = [sys.executable, "-m", "lamina", "serve", "--addr", "fd://"]
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(listener.fileno()), *served],
+            env={**os.environ, "LAMINA_ROOT": str(tmp_path / "root"), "LISTEN_FDS": "1"},
+            pass_fds=[listener.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert done.returncode == 2
+    assert "would rule this machine" in done.stderr
+
+
 def test_fd_without_sockets_is_told(tmp_path: Path):
     done = serve(tmp_path, "--addr", "fd://")
 

@@ -24,14 +24,25 @@ _WORKER = (
     *("max-parallelism", "cniPoolSize", "cniConfigPath", "cniBinaryPath", "cniNetworkNamespace", "networkMode"),
     *("labels", "proxySnapshotterPath", "defaultCgroupParent", "enableUserNSRemap", "userRemapUnsupported"),
 )
-_IDLE_WORKER = ("snapshotter", "rootless", "noProcessSandbox", "cniPoolSize", "proxySnapshotterPath", "platforms")
+_IDLE_WORKER = (
+    "userRemapUnsupported",
+    "snapshotter",
+    "rootless",
+    "noProcessSandbox",
+    "cniPoolSize",
+    "proxySnapshotterPath",
+    "platforms",
+)
 _WRONG_WORKER = {
     "apparmor-profile": "AppArmor profiles",
     "selinux": "SELinux labels",
+    "defaultCgroupParent": "control groups for all steps",
+    "enableUserNSRemap": "other user namespaces for steps",
     "cniConfigPath": "CNI networks",
     "cniBinaryPath": "CNI networks",
     "cniNetworkNamespace": "CNI networks",
 }
+_ENTITLEMENTS = ("network.host", "security.insecure", "device")
 _LEVELS = ("error", "warn", "info", "debug", "trace")
 
 
@@ -99,7 +110,7 @@ def parse_buildkitd(text: str, name: str) -> DaemonConfig:
     fields: dict[str, Any] = {
         "root": root.text("root"),
         "debug": root.boolean("debug"),
-        "entitlements": root.texts("insecure-entitlements"),
+        "entitlements": _entitlements(root),
         "registries": parse_registries(root),
     }
     for reader in (_read_log, _read_grpc, _read_cdi, _read_worker, _read_frontends, _read_history, _read_system):
@@ -114,6 +125,15 @@ def _refuse_root(root: Table) -> None:
     for _, dns in _named(root, "dns"):
         if dns.values:
             raise root.fault("name servers of steps cannot be set", "dns", hint="steps have those of this machine")
+
+
+def _entitlements(root: Table) -> tuple[str, ...]:
+    found = root.texts("insecure-entitlements")
+    for name in found:
+        if name not in _ENTITLEMENTS:
+            hint = f"known: {', '.join(_ENTITLEMENTS)}"
+            raise root.fault(f"unknown entitlement {name!r}", "insecure-entitlements", hint=hint)
+    return found
 
 
 def _named(root: Table, *names: str) -> list[tuple[str, Table]]:
@@ -162,6 +182,9 @@ def _read_grpc(root: Table, idle: list[str]) -> dict[str, Any]:
 def _read_cdi(root: Table, _idle: list[str]) -> dict[str, Any]:
     for _, table in _named(root, "cdi"):
         table.check_known("disabled", "specDirs", "autoAllowed")
+        if table.values.get("autoAllowed"):
+            hint = 'let clients ask for devices: insecure-entitlements = ["device"]'
+            raise table.fault("devices that every step gets are not carried out", "autoAllowed", hint=hint)
         return {"cdi_dirs": None if table.boolean("disabled") else table.texts("specDirs")}
     return {}
 
@@ -176,6 +199,8 @@ def _read_worker(root: Table, idle: list[str]) -> dict[str, Any]:
             for key, what in _WRONG_WORKER.items():
                 if table.values.get(key):
                     raise table.fault(f"{what} are not carried out", key)
+            if table.text("networkMode") not in ("", "auto", "host"):
+                raise table.fault("steps are on the host's network, unless a build says otherwise", "networkMode")
             if "enabled" in table.values and not table.boolean("enabled"):
                 raise table.fault("there is no other worker than this one", "enabled")
             for policy in table.list_of_tables("gcpolicy"):

@@ -63,13 +63,17 @@ def listening(
         InputError: what is no address; MachineError: one that cannot be listened on.
     """
     wrap: Wrap = tls_wrap(server_context(tls.cert, tls.key, tls.ca)) if tls is not None else SocketStream
+    asks_for_certificates = tls is not None and bool(tls.ca)
     with ExitStack() as stack:
         listeners: list[tuple[socket.socket, Wrap]] = []
         for address in addresses:
             if address.startswith("fd://"):
-                listeners += [(stack.enter_context(one), SocketStream) for one in _inherited(inherited, address)]
+                for one in _inherited(inherited, address):
+                    stack.enter_context(one)
+                    listeners.append((one, SocketStream if one.family == socket.AF_UNIX else wrap))
+                    _check_reach(one, asks_for_certificates)
                 continue
-            listener = stack.enter_context(listen(address, everywhere=tls is not None and bool(tls.ca)))
+            listener = stack.enter_context(listen(address, everywhere=asks_for_certificates))
             if address.startswith("unix://"):
                 path = address.removeprefix("unix://")
                 stack.callback(Path(path).unlink, missing_ok=True)
@@ -92,6 +96,20 @@ def _inherited(descriptors: Sequence[int], address: str) -> list[socket.socket]:
             raise InputError(f"{address}: descriptor {descriptor} is no socket") from error
         found.append(one)
     return found
+
+
+def _check_reach(one: socket.socket, asks_for_certificates: bool) -> None:
+    """Refuse a socket that others than this machine's reach, unless they have to show certificates.
+
+    Raises:
+        InputError: it is one.
+    """
+    if one.family == socket.AF_UNIX or asks_for_certificates:
+        return
+    host = str(one.getsockname()[0]) if one.family in (socket.AF_INET, socket.AF_INET6) else ""
+    if not host or not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        hint = "ask for certificates (--tlscert --tlskey --tlscacert), or hand over a unix socket"
+        raise InputError(f"fd://: whoever can reach {host or 'this socket'} would rule this machine", hint=hint)
 
 
 def _give_away(path: str, uid: int | None, gid: int | None) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lamina.daemon.settings import Running
 
 _GRACE_S = 10.0
+_GLANCE_S = 1.0
 _ENTITLEMENTS = ("network.host", "security.insecure", "device")
 
 
@@ -130,7 +131,8 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
                 server.listen(listener, wrap)
             logging.info("listening on %s", ", ".join([*addresses, *args.docker_addr]))
             _notify("READY=1")
-            while not cancel.wait(3600.0):
+            # a signal may reach any thread, and is acted on when this one wakes
+            while not cancel.wait(_GLANCE_S):
                 pass
             logging.info("stopping")
             _notify("STOPPING=1")
