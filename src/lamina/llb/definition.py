@@ -11,11 +11,11 @@ import hashlib
 from dataclasses import dataclass, field
 
 from lamina.errors import InputError, SourceRange
+from lamina.llb.check import check_caps, check_op, output_count
 from lamina.llb.pb import ops_pb2 as pb
 
 MAX_VERTICES = 100_000
 MAX_BYTES = 256 << 20
-MAX_OUTPUTS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,10 @@ def load_definition(definition: pb.Definition | bytes) -> Graph:
         for below, output in last.inputs:
             if below not in vertices:
                 raise InputError(f"vertex {last.digest} has an input that is not before it: {below[:80]!r}")
-            if not 0 <= output < MAX_OUTPUTS:
-                raise InputError(f"vertex {last.digest} asks for output {output}")
+            if not 0 <= output < output_count(vertices[below].op):
+                raise InputError(
+                    f"vertex {last.digest} asks for output {output} of {below}, which has none of that number"
+                )
         vertices[last.digest] = last
     if last is None or last.op.WhichOneof("op") is not None or len(last.inputs) != 1:
         raise InputError("the definition has no target: its last op must be empty with one input")
@@ -112,30 +114,9 @@ def _vertex(data: bytes, message: pb.Definition, sources: _SourceMap) -> Vertex:
     inputs = tuple((item.digest, item.index) for item in op.inputs)
     metadata = message.metadata[digest] if digest in message.metadata else pb.OpMetadata()
     vertex = Vertex(digest, op, inputs, metadata, sources.of(digest), data)
-    _check_numbers(vertex)
+    check_op(op, f"vertex {digest}")
+    check_caps(metadata, f"vertex {digest}")
     return vertex
-
-
-def _check_numbers(vertex: Vertex) -> None:
-    """Refuse input numbers that point past the op's inputs."""
-    count = len(vertex.inputs)
-    kind = vertex.op.WhichOneof("op")
-    numbers: list[int] = []
-    if kind == "exec":
-        numbers = [mount.input for mount in vertex.op.exec.mounts]
-        if any(mount.output < -1 or mount.output >= MAX_OUTPUTS for mount in vertex.op.exec.mounts):
-            raise InputError(f"vertex {vertex.digest} has a mount with an impossible output")
-    elif kind == "merge":
-        numbers = [part.input for part in vertex.op.merge.inputs]
-    elif kind == "diff":
-        numbers = [vertex.op.diff.lower.input, vertex.op.diff.upper.input]
-    elif kind == "file":
-        limit = count + len(vertex.op.file.actions)
-        for action in vertex.op.file.actions:
-            if not (-1 <= action.input < limit and -1 <= action.secondaryInput < limit):
-                raise InputError(f"vertex {vertex.digest} has a file action with an input that is not there")
-    if any(not -1 <= number < count for number in numbers):
-        raise InputError(f"vertex {vertex.digest} names an input that it does not have")
 
 
 class _SourceMap:

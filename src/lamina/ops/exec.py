@@ -90,6 +90,8 @@ class ExecOp:
 
     def _dependency(self, number: int) -> Dependency:
         mounts = [mount for mount in self._exec.mounts if mount.input == number]
+        if any(mount.contentCache == 2 for mount in mounts):  # OFF: the author says that identity counts
+            return Dependency()
         by_content = all(mount.dest != "/" and mount.output < 0 and mount.mountType == 0 for mount in mounts)
         return Dependency("", by_content=by_content and bool(mounts))
 

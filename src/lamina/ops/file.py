@@ -7,17 +7,18 @@ by the content copied; the base counts by identity.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamina.cancel import Cancel
-from lamina.errors import Error, InputError, NotYetError, SourceRange
+from lamina.errors import Error, InputError, SourceRange
 from lamina.layer.recipe import CopyOptions, Plan, content_digest
 from lamina.layer.recipe_options import parse_owner
 from lamina.layer.recipe_unpack import unpacker
 from lamina.layer.union import Union
 from lamina.layer.view import View
 from lamina.llb.identity import message_digest, op_digest
+from lamina.ops.file_order import order_of
 from lamina.ops.parts import file_parts
 from lamina.ops.user import read_image_file
 from lamina.ops.worker import LocalRef, Worker
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class FileOp:
-    """Runs `op.file`: a chain of actions that ends in one output."""
+    """Runs `op.file`: actions on its inputs and on each other's results; those with an output number are results."""
 
     def __init__(self, op: Any, worker: Worker, digest: str, source: SourceRange | None) -> None:
         self._op = op
@@ -38,35 +39,25 @@ class FileOp:
         self._digest = digest
         self._source = source
         self._count = len(op.inputs)
-        self._check()
-
-    def _check(self) -> None:
-        """Refuse what is not a chain: branches and more than one output are legal LLB that we do not run yet."""
-        if not self._actions:
-            raise InputError("a FileOp without actions", source=self._source)
-        for number, action in enumerate(self._actions):
-            expected = self._count + number - 1
-            if number and action.input != expected:
-                raise NotYetError("FileOps whose actions branch", source=self._source)
-            if action.input >= self._count + number or action.secondaryInput >= self._count + number:
-                raise InputError("a FileOp action names an input that is not there", source=self._source)
-            if action.secondaryInput >= self._count:
-                raise NotYetError("copying from an earlier action of the same FileOp", source=self._source)
-            last = number == len(self._actions) - 1
-            if action.output != (0 if last else -1):
-                raise NotYetError("FileOps with several outputs", source=self._source)
-        if self._actions[0].input >= self._count:
-            raise InputError("a FileOp action names an input that is not there", source=self._source)
+        self._after = order_of(self._actions, self._count)
 
     def cache_map(self) -> CacheMap:
         """The actions; the base by identity, what is copied by content."""
         bare = type(self._op)()
         bare.CopyFrom(self._op)
         bare.ClearField("inputs")
-        dependencies = tuple(
-            Dependency("", by_content=number != self._actions[0].input) for number in range(self._count)
-        )
+        dependencies = tuple(Dependency("", by_content=self._is_only_copied(number)) for number in range(self._count))
         return CacheMap(message_digest("file", bare), dependencies, file_parts(self._op))
+
+    def _is_only_copied(self, number: int) -> bool:
+        """Tell whether nothing of an input matters but what is copied from it."""
+        copied = False
+        for action in self._actions:
+            kind = str(action.WhichOneof("action"))
+            if action.input == number or (kind != "rm" and number in _accounts_of(getattr(action, kind))):
+                return False
+            copied = copied or (kind == "copy" and action.secondaryInput == number)
+        return copied
 
     def _describe(self) -> list[str]:
         found = []
@@ -100,23 +91,44 @@ class FileOp:
 
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         """Carry the actions out on a recipe and make a layer of it."""
-        worker, cancel = self._worker, context.cancel
-        first = self._actions[0].input
-        base = worker.as_layers(inputs[first], cancel) if first >= 0 else LayerRef(None)
-        union = worker.layers.union(base, cancel) if base.layer is not None else Union([])
-        plan = Plan(union, now_ns=worker.now_ns, unpack=unpacker(str(worker.scratch), cancel))
-        description = "; ".join(self._describe())[:1000]
+        cancel = context.cancel
+        layers: dict[int, Result] = dict(enumerate(inputs))
+        growing: dict[int, tuple[LayerRef, Plan]] = {}
+        outputs: dict[int, Result] = {}
         try:
-            for action in self._actions:
+            for number, action in enumerate(self._actions):
                 cancel.check()
-                self._act(plan, action, inputs, cancel)
-            if self._digest in worker.needs_tree:
-                return [worker.layers.add_tree(base, plan.items(), description, cancel)]
-            return [worker.layers.add_blob(base, plan.items(), description, worker.compression, cancel)]
+                index = self._count + number
+                if index in self._after.unused:
+                    continue
+                begun = action.input in growing
+                below = None if begun else layers.get(action.input)
+                base, plan = growing.pop(action.input) if begun else self._begin(below, cancel)
+                self._act(plan, action, layers, cancel)
+                if index in self._after.kept:
+                    layers[index] = self._keep(base, plan, index, cancel)
+                else:
+                    growing[index] = (base, plan)
+                if action.output >= 0:
+                    outputs[action.output] = layers[index]
         except Error as error:
             raise self._located(error) from None
+        return [outputs[number] for number in sorted(outputs)]
 
-    def _act(self, plan: Plan, action: Any, inputs: Sequence[Result], cancel: Cancel) -> None:
+    def _begin(self, below: Result | None, cancel: Cancel) -> tuple[LayerRef, Plan]:
+        worker = self._worker
+        base = worker.as_layers(below, cancel) if below is not None else LayerRef(None)
+        union = worker.layers.union(base, cancel) if base.layer is not None else Union([])
+        return base, Plan(union, now_ns=worker.now_ns, unpack=unpacker(str(worker.scratch), cancel))
+
+    def _keep(self, base: LayerRef, plan: Plan, index: int, cancel: Cancel) -> LayerRef:
+        """Make a layer of what a plan holds: a tree where files will be read from it."""
+        layers, description = self._worker.layers, "; ".join(self._describe())[:1000]
+        if self._digest in self._worker.needs_tree or index in self._after.read:
+            return layers.add_tree(base, plan.items(), description, cancel)
+        return layers.add_blob(base, plan.items(), description, self._worker.compression, cancel)
+
+    def _act(self, plan: Plan, action: Any, inputs: Mapping[int, Result], cancel: Cancel) -> None:
         kind = action.WhichOneof("action")
         what: Any = getattr(action, kind) if kind else None
         if kind == "copy":
@@ -161,7 +173,7 @@ class FileOp:
             timestamp_ns=copy.timestamp if copy.timestamp != -1 else None,
         )
 
-    def _owner(self, what: Any, inputs: Sequence[Result], cancel: Cancel) -> tuple[int, int] | None:
+    def _owner(self, what: Any, inputs: Mapping[int, Result], cancel: Cancel) -> tuple[int, int] | None:
         """Return the numbers an action's owner stands for; names are looked up in the input that the op says."""
         if not what.HasField("owner"):
             return None
@@ -171,20 +183,20 @@ class FileOp:
             gid = self._group(group, inputs, cancel)
         return uid, gid
 
-    def _numbers(self, user: Any, inputs: Sequence[Result], cancel: Cancel) -> tuple[int, int]:
+    def _numbers(self, user: Any, inputs: Mapping[int, Result], cancel: Cancel) -> tuple[int, int]:
         if user.WhichOneof("user") != "byName":
             return user.byID, user.byID
         passwd, groups = self._accounts(user.byName.input, inputs, cancel)
         return parse_owner(user.byName.name, passwd, groups)
 
-    def _group(self, group: Any, inputs: Sequence[Result], cancel: Cancel) -> int:
+    def _group(self, group: Any, inputs: Mapping[int, Result], cancel: Cancel) -> int:
         if group.WhichOneof("user") != "byName":
             return int(group.byID)
         passwd, groups = self._accounts(group.byName.input, inputs, cancel)
         return parse_owner(f"0:{group.byName.name}", passwd, groups)[1]
 
-    def _accounts(self, number: int, inputs: Sequence[Result], cancel: Cancel) -> tuple[bytes, bytes]:
-        if not 0 <= number < len(inputs):
+    def _accounts(self, number: int, inputs: Mapping[int, Result], cancel: Cancel) -> tuple[bytes, bytes]:
+        if number < 0:
             return b"", b""
         view = self._worker.layers.view(self._worker.as_layers(inputs[number], cancel), cancel)
         return read_image_file(view, "etc/passwd"), read_image_file(view, "etc/group")
@@ -196,6 +208,12 @@ class FileOp:
         if error.where in error.what:
             error.where = ""
         return error
+
+
+def _accounts_of(what: Any) -> set[int]:
+    """Return the inputs that an action looks names up in."""
+    owner = what.owner
+    return {who.byName.input for who in (owner.user, owner.group) if who.WhichOneof("user") == "byName"}
 
 
 def _time(timestamp: int) -> int | None:

@@ -12,6 +12,7 @@ from lamina.ops.exec import ExecOp
 from lamina.ops.file import FileOp
 from lamina.ops.http import HttpOp
 from lamina.ops.merge import DiffOp, MergeOp
+from lamina.ops.passthrough import PassthroughOp
 from lamina.ops.source import ImageOp, LayoutOp, LocalOp
 from lamina.ops.worker import Worker
 from lamina.solver.protocol import Op, Vertex
@@ -42,6 +43,8 @@ def load_vertices(graph: Graph, worker: Worker) -> dict[str, Vertex]:
 def _op(vertex: LlbVertex, worker: Worker) -> Op:
     kind = vertex.op.WhichOneof("op")
     source = vertex.sources[0] if vertex.sources else None
+    if vertex.metadata.HasField("linux_resources"):
+        raise NotYetError("limits of memory and processors for one step (linux_resources)", source=source)
     if kind == "source":
         return _source(vertex, worker)
     if kind == "exec":
@@ -53,6 +56,8 @@ def _op(vertex: LlbVertex, worker: Worker) -> Op:
         return MergeOp(vertex.op, worker)
     if kind == "diff":
         return DiffOp(vertex.op, worker)
+    if kind == "passthrough":
+        return PassthroughOp(vertex.op, worker)
     if kind == "build":
         raise NotYetError("nested builds (BuildOp)", source=source)
     raise InputError(f"vertex {vertex.digest} has no op that is known", source=source)

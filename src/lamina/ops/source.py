@@ -7,8 +7,9 @@ from typing import Any
 
 from lamina.attest.capture import Material
 from lamina.cancel import Cancel
-from lamina.errors import InputError
+from lamina.errors import InputError, NotYetError
 from lamina.llb.identity import op_digest
+from lamina.oci.digest import Digest
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
 from lamina.ops.worker import LocalRef, Worker
@@ -28,9 +29,14 @@ class ImageOp:
         self._op = op
         self._worker = worker
         self._platform = platform_of(op)
+        if "image.layerlimit" in op.source.attrs:
+            raise NotYetError("images of which only the first layers are used (image.layerlimit)")
+        checksum = op.source.attrs.get("image.checksum", "")
+        self._checksum = Digest(checksum) if checksum else None
 
     def cache_map(self) -> CacheMap:
         """The manifest's digest decides; an unpinned reference is pinned by asking now."""
+        self._check_sum()
         digest = self._reference.digest or self._resolve().digest
         parts = {"kind": "image", "reference": str(self._reference), "digest": digest, "platform": str(self._platform)}
         return CacheMap(op_digest("image", digest, str(self._platform)), parts=parts)
@@ -49,6 +55,18 @@ class ImageOp:
         digest = self._reference.digest or self._resolve().reference.digest
         return Material("image", str(self._reference), str(digest), self._platform)
 
+    def _check_sum(self) -> None:
+        """Refuse an image that is not the one the op's author saw.
+
+        Raises:
+            InputError: its name stands for another digest.
+        """
+        if self._checksum is None:
+            return
+        found = self._reference.digest or self._resolve().reference.digest
+        if str(found) != str(self._checksum):
+            raise InputError(f"the image is {found}, and was to be {self._checksum}", where=str(self._reference))
+
     def _resolve(self) -> Any:
         return self._worker.images.resolve(self._reference, self._platform, Cancel())
 
@@ -57,6 +75,8 @@ class LayoutOp:
     """`oci-layout://name@sha256:...`: an image in a directory that the user offers."""
 
     def __init__(self, identifier: str, op: Any, worker: Worker) -> None:
+        if "oci.layerlimit" in op.source.attrs:
+            raise NotYetError("images of which only the first layers are used (oci.layerlimit)")
         self._reference = Reference.parse(identifier)
         if self._reference.digest is None:
             raise InputError(f"an oci-layout source must be pinned by digest: {identifier!r}")

@@ -1,0 +1,158 @@
+"""B9, B10, B12: raw definitions whose actions branch, chain and have several outputs, through `lamina.solve`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import lamina
+from lamina.errors import Error, InputError
+from lamina.llb.pb import ops_pb2 as pb
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+class Definition:
+    """Ops in order; each is known by its number."""
+
+    def __init__(self) -> None:
+        self._data: list[bytes] = []
+
+    def add(self, op: pb.Op, *inputs: tuple[int, int]) -> int:
+        op.inputs.extend(pb.Input(digest=self._digest(number), index=index) for number, index in inputs)
+        self._data.append(op.SerializeToString())
+        return len(self._data) - 1
+
+    def local(self, name: str) -> int:
+        return self.add(pb.Op(source=pb.SourceOp(identifier=f"local://{name}")))
+
+    def message(self, number: int, index: int = 0) -> pb.Definition:
+        end = pb.Op(inputs=[pb.Input(digest=self._digest(number), index=index)])
+        return pb.Definition(**{"def": [*self._data, end.SerializeToString()]})
+
+    def _digest(self, number: int) -> str:
+        return "sha256:" + hashlib.sha256(self._data[number]).hexdigest()
+
+
+def mkfile(path: str, data: bytes, owner: pb.ChownOpt | None = None) -> dict[str, pb.FileActionMkFile]:
+    return {"mkfile": pb.FileActionMkFile(path=path, data=data, mode=0o644, timestamp=-1, owner=owner)}
+
+
+def copy(src: str, dest: str) -> dict[str, pb.FileActionCopy]:
+    return {"copy": pb.FileActionCopy(src=src, dest=dest, mode=-1, timestamp=-1, createDestPath=True)}
+
+
+def action(below: int, secondary: int, output: int, what: dict[str, object]) -> pb.FileAction:
+    return pb.FileAction(input=below, secondaryInput=secondary, output=output, **what)
+
+
+def file(*actions: pb.FileAction) -> pb.Op:
+    return pb.Op(file=pb.FileOp(actions=actions))
+
+
+def tree(definition: pb.Definition, tmp_path: Path, **contexts: Path) -> dict[str, bytes]:
+    """Solve and return the files of the result."""
+    out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+    lamina.solve(definition, output=f"type=local,dest={out}", root=tmp_path / "root", contexts=contexts)
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+@needs_root
+def test_actions_that_branch_have_an_output_each(tmp_path: Path):
+    made = Definition()
+    op = made.add(
+        file(
+            action(-1, -1, -1, mkfile("/base", b"0")),
+            action(0, -1, 1, mkfile("/one", b"1")),
+            action(0, -1, 0, mkfile("/two", b"2")),
+        )
+    )
+
+    assert tree(made.message(op, 1), tmp_path) == {"base": b"0", "one": b"1"}
+    assert tree(made.message(op, 0), tmp_path) == {"base": b"0", "two": b"2"}
+
+
+@needs_root
+def test_an_output_in_the_middle_of_a_chain_does_not_have_what_comes_after(tmp_path: Path):
+    made = Definition()
+    op = made.add(file(action(-1, -1, 0, mkfile("/a", b"a")), action(0, -1, 1, mkfile("/b", b"b"))))
+
+    assert tree(made.message(op, 0), tmp_path) == {"a": b"a"}
+    assert tree(made.message(op, 1), tmp_path) == {"a": b"a", "b": b"b"}
+
+
+@needs_root
+def test_files_are_copied_from_an_earlier_action(tmp_path: Path):
+    made = Definition()
+    op = made.add(
+        file(
+            action(-1, -1, -1, mkfile("/from", b"x")),
+            action(-1, 0, 0, copy("/from", "/d/to")),
+        )
+    )
+
+    assert tree(made.message(op), tmp_path) == {"d/to": b"x"}
+
+
+@needs_root
+def test_an_action_that_leads_to_no_output_is_not_carried_out(tmp_path: Path):
+    made = Definition()
+    missing = pb.FileActionRm(path="/not/there")
+    op = made.add(file(action(-1, -1, -1, {"rm": missing}), action(-1, -1, 0, mkfile("/a", b"a"))))
+
+    assert tree(made.message(op), tmp_path) == {"a": b"a"}
+
+
+@needs_root
+def test_passthrough_hands_on_the_inputs_it_names_after_all_are_done(tmp_path: Path):
+    made = Definition()
+    one = made.add(file(action(-1, -1, 0, mkfile("/one", b"1"))))
+    two = made.add(file(action(-1, -1, 0, mkfile("/two", b"2"))))
+    op = made.add(pb.Op(passthrough=pb.PassthroughOp(id="gate", outputs=[1, 0, 1])), (one, 0), (two, 0))
+
+    assert tree(made.message(op, 0), tmp_path) == {"two": b"2"}
+    assert tree(made.message(op, 1), tmp_path) == {"one": b"1"}
+    failing = made.add(file(action(-1, -1, 0, {"rm": pb.FileActionRm(path="/not/there")})))
+    gate = made.add(pb.Op(passthrough=pb.PassthroughOp(id="gate", outputs=[0])), (one, 0), (failing, 0))
+    with pytest.raises(InputError, match="/not/there"):
+        tree(made.message(gate), tmp_path)
+
+
+@needs_root
+def test_an_owner_looked_up_in_another_input_counts(tmp_path: Path):
+    """B9, B16: the same name with another number in that input's /etc/passwd is another result."""
+    users = tmp_path / "users"
+    (users / "etc").mkdir(parents=True)
+    found = []
+    for uid in (1234, 4321):
+        (users / "etc/passwd").write_text(f"ann:x:{uid}:{uid}::/:/bin/sh\n")
+        made = Definition()
+        accounts = made.add(file(action(-1, 0, 0, copy("/etc/passwd", "/etc/passwd"))), (made.local("users"), 0))
+        owner = pb.ChownOpt(user=pb.UserOpt(byName=pb.NamedUserOpt(name="ann", input=0)))
+        op = made.add(file(action(-1, -1, 0, mkfile("/hers", b"", owner))), (accounts, 0))
+        out = tmp_path / f"{uid}.tar"
+        lamina.solve(made.message(op), output=f"type=tar,dest={out}", root=tmp_path / "root", contexts={"users": users})
+        with tarfile.open(out) as archive:
+            found.append(archive.getmember("hers").uid)
+
+    assert found == [1234, 4321]
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "op",
+    [
+        pb.Op(build=pb.BuildOp(builder=-1)),
+        pb.Op(source=pb.SourceOp(identifier="docker-image://x", attrs={"image.layerlimit": "1"})),
+    ],
+    ids=["nested build", "layer limit"],
+)
+def test_what_is_not_carried_out_is_said_clearly(op: pb.Op, tmp_path: Path):
+    """B4, B12."""
+    made = Definition()
+    with pytest.raises(Error, match=r"nested builds|image\.layerlimit"):
+        tree(made.message(made.add(op)), tmp_path)
