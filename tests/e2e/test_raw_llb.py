@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -12,30 +12,11 @@ import pytest
 import lamina
 from lamina.errors import Error, InputError
 from lamina.llb.pb import ops_pb2 as pb
+from support.raw_llb import Definition, cases, file, listing, make_context
+
+GOLDEN: dict[str, list[str] | None] = json.loads((Path(__file__).parents[1] / "golden/raw_llb/trees.json").read_text())
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-
-class Definition:
-    """Ops in order; each is known by its number."""
-
-    def __init__(self) -> None:
-        self._data: list[bytes] = []
-
-    def add(self, op: pb.Op, *inputs: tuple[int, int]) -> int:
-        op.inputs.extend(pb.Input(digest=self._digest(number), index=index) for number, index in inputs)
-        self._data.append(op.SerializeToString())
-        return len(self._data) - 1
-
-    def local(self, name: str) -> int:
-        return self.add(pb.Op(source=pb.SourceOp(identifier=f"local://{name}")))
-
-    def message(self, number: int, index: int = 0) -> pb.Definition:
-        end = pb.Op(inputs=[pb.Input(digest=self._digest(number), index=index)])
-        return pb.Definition(**{"def": [*self._data, end.SerializeToString()]})
-
-    def _digest(self, number: int) -> str:
-        return "sha256:" + hashlib.sha256(self._data[number]).hexdigest()
 
 
 def mkfile(path: str, data: bytes, owner: pb.ChownOpt | None = None) -> dict[str, pb.FileActionMkFile]:
@@ -48,10 +29,6 @@ def copy(src: str, dest: str) -> dict[str, pb.FileActionCopy]:
 
 def action(below: int, secondary: int, output: int, what: dict[str, object]) -> pb.FileAction:
     return pb.FileAction(input=below, secondaryInput=secondary, output=output, **what)
-
-
-def file(*actions: pb.FileAction) -> pb.Op:
-    return pb.Op(file=pb.FileOp(actions=actions))
 
 
 def tree(definition: pb.Definition, tmp_path: Path, **contexts: Path) -> dict[str, bytes]:
@@ -156,3 +133,37 @@ def test_what_is_not_carried_out_is_said_clearly(op: pb.Op, tmp_path: Path):
     made = Definition()
     with pytest.raises(Error, match=r"nested builds|image\.layerlimit"):
         tree(made.message(made.add(op)), tmp_path)
+
+
+@needs_root
+def test_an_image_that_is_not_the_one_its_author_saw_is_refused(tmp_path: Path):
+    """B4: `image.checksum`; decided by the pinned name here, before anything is asked of a registry."""
+    pinned, seen = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+    source = pb.SourceOp(identifier=f"docker-image://registry.invalid/x@{pinned}", attrs={"image.checksum": seen})
+    made = Definition()
+
+    with pytest.raises(InputError, match=f"the image is {pinned}, and was to be {seen}"):
+        tree(made.message(made.add(pb.Op(source=source))), tmp_path)
+
+
+def test_every_case_has_its_golden_tree():
+    assert sorted(GOLDEN) == sorted(cases())
+
+
+@needs_root
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_raw_definition_gives_the_tree_that_buildkit_made(name: str, tmp_path: Path):
+    """B9, B10, B12: null in the golden file is a definition that BuildKit refused."""
+    archive = tmp_path / "out.tar"
+    contexts = {"ctx": make_context(tmp_path / "ctx")}
+
+    def solve() -> None:
+        output = f"type=tar,dest={archive}"
+        lamina.solve(cases()[name], output=output, root=tmp_path / "root", contexts=contexts)
+
+    if GOLDEN[name] is None:
+        with pytest.raises(InputError):
+            solve()
+    else:
+        solve()
+        assert listing(archive) == GOLDEN[name]
