@@ -29,6 +29,7 @@ from lamina.errors import InputError, NotYetError
 from lamina.progress import Sink, StatusEvent
 from lamina.remote.session import RemoteSession
 from lamina.session import Credentials, Session
+from lamina.solver.runs import Runs, Shared
 from lamina.solver.slots import Slots
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Builder:
         self, environment: Environment, settings: Settings, builds: Builds, sessions: Sessions, workers: Workers
     ) -> None:
         self._workers = workers
-        self._slots = Slots(settings.max_parallelism)
+        self._shared = Shared(Slots(settings.max_parallelism), Runs())
         self.on_end: OnEnd = lambda _seconds, _result, _error: None
         self._environment, self._settings = environment, settings
         self._builds, self._sessions = builds, sessions
@@ -150,7 +151,7 @@ class Builder:
                 build.cancel,
                 outlets=outlets,
                 client=_described(request),
-                slots=self._slots,
+                shared=self._shared,
             )
             with job:
                 self._builds.tell(request.Ref)

@@ -29,7 +29,7 @@ from lamina.oci.platform import Platform, host_platform
 from lamina.progress import Sink
 from lamina.session import Session
 from lamina.snapshot.rows import LayerRef
-from lamina.solver.slots import Slots
+from lamina.solver.runs import Shared
 
 if TYPE_CHECKING:
     from lamina.attest.capture import Material
@@ -71,7 +71,7 @@ class Job:
         plan: the outputs.
         outlets: where outputs go that do not go to this machine.
         client: what the client of a daemon said of the build, for the record.
-        slots: shared with other builds in this process.
+        shared: with other builds in this process.
 
     Attributes:
         place, recording, resolve: open as long as the job is.
@@ -94,9 +94,9 @@ class Job:
         outlets: Outlets | None = None,
         stdout: BinaryIO | None = None,
         client: Mapping[str, Any] | None = None,
-        slots: Slots | None = None,
+        shared: Shared | None = None,
     ) -> None:
-        self._client, self._slots = client, slots
+        self._client, self._shared = client, shared
         self.options, self.plan, self.session, self.environment = options, plan, session, environment
         self._outer, self.cancel = sink, cancel
         self._platform = platform or host_platform()
@@ -217,5 +217,5 @@ class Job:
             counted_secrets=tuple(options.counted_secrets),
             secret_key=options.secret_key,
             cdi_dirs=tuple(options.cdi_dirs),
-            slots=self._slots,
+            shared=self._shared,
         )

@@ -32,7 +32,7 @@ from lamina.snapshot.rows import LayerRef
 from lamina.solver.planner import Planned, Planner
 from lamina.solver.protocol import Miss, Outcome, Resolved, Vertex
 from lamina.solver.runner import Runner
-from lamina.solver.slots import Slots
+from lamina.solver.runs import Shared
 from lamina.source.context import ContextChangedError
 from lamina.source.http import HttpSource
 
@@ -63,7 +63,7 @@ class SolveSettings:
         counted_secrets: ids of the secrets whose fingerprints count in keys; `secret_key` is a file with the key for
             them, "" for the store's own.
         cdi_dirs: where devices are described, () for the usual places.
-        slots: shared with other builds in this process.
+        shared: with other builds in this process.
     """
 
     jobs: int = 0
@@ -78,7 +78,7 @@ class SolveSettings:
     counted_secrets: tuple[str, ...] = ()
     secret_key: str = ""
     cdi_dirs: tuple[str, ...] = ()
-    slots: Slots | None = None
+    shared: Shared | None = None
 
 
 class Watcher(Protocol):
@@ -216,7 +216,7 @@ class Solver:
             on_resolved=on_resolved,
             on_miss=on_miss,
             settled=self._settled,
-            slots=self._settings.slots,
+            shared=self._settings.shared,
         )
         wanted = list(dict.fromkeys(target for target, _ in targets))
         if watcher is None:

@@ -12,16 +12,19 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 from lamina.cancel import Cancel
 from lamina.errors import CancelledError, Error
+from lamina.progress import Event as ProgressEvent
 from lamina.progress import Sink, VertexEvent
 from lamina.solver.keying import Keying
 from lamina.solver.keys import fresh_canon
 from lamina.solver.protocol import Cache, Hit, Miss, Outcome, Preparing, Resolved, RunContext, Vertex
+from lamina.solver.runs import Shared
 from lamina.solver.scheduler import Event, Failed, Finished, Instruction, Key, Missed, Probe, Scheduler
-from lamina.solver.slots import Slots
 
 OnResolved = Callable[[Vertex, Resolved], None]
 OnMiss = Callable[[Miss], str]
@@ -41,7 +44,7 @@ class Runner:
             end the solve before it does.
         settled: vertices that ignore the cache and have run in an earlier solve of the same build, so that they run
             once in it; added to.
-        slots: shared with the other builds of this process.
+        shared: with the other builds of this process.
     """
 
     def __init__(
@@ -55,9 +58,9 @@ class Runner:
         on_resolved: OnResolved | None = None,
         on_miss: OnMiss | None = None,
         settled: MutableMapping[str, Resolved] | None = None,
-        slots: Slots | None = None,
+        shared: Shared | None = None,
     ) -> None:
-        self._slots = slots or Slots(0)
+        self._shared = shared or Shared()
         self._settled: MutableMapping[str, Resolved] = settled if settled is not None else {}
         self._vertices = vertices
         self._cache = cache
@@ -74,6 +77,7 @@ class Runner:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._run_id = secrets.token_hex(8)
         self._prepared: dict[str, tuple[float, float]] = {}
+        self._heard: dict[str, float] = {}
 
     def solve(self, targets: Iterable[str]) -> Mapping[str, Resolved]:
         """Resolve the targets and return every vertex that was resolved on the way.
@@ -221,14 +225,25 @@ class Runner:
 
     def _hit(self, vertex: Vertex, hit: Hit) -> Event:
         now = time.time()
-        self._report(vertex, now, now, cached=True)
+        self._report(vertex, self._heard.get(vertex.digest, now), now, cached=True)
         found = Resolved(hit.results, hit.canon, cached=True, seconds=hit.seconds, origin=hit.origin)
         return self._done(vertex, found)
 
     def _run(self, vertex: Vertex) -> Event:
-        with self._cache.working(self._exact[vertex.digest], self._cancel):
-            # another process, or an equal vertex of ours, may have done it between the probe and the lock
-            return self._probe_exact(vertex) or self._run_locked(vertex)
+        exact = self._exact[vertex.digest]
+        with ExitStack() as waiting:
+            waiting.enter_context(self._shared.runs.following(exact, vertex.digest, partial(self._hear, vertex)))
+            with self._cache.working(exact, self._cancel):
+                waiting.close()
+                # another build, or an equal vertex of ours, may have done it between the probe and the lock
+                return self._probe_exact(vertex) or self._run_locked(vertex)
+
+    def _hear(self, vertex: Vertex, event: ProgressEvent) -> None:
+        """Hand on what another build says that runs an equal step."""
+        if vertex.digest not in self._heard:
+            self._heard[vertex.digest] = time.time()
+            self._report(vertex, self._heard[vertex.digest])
+        self._sink(event)
 
     def _run_locked(self, vertex: Vertex) -> Event:
         started, spent = self._prepared.get(vertex.digest, (time.time(), 0.0))
@@ -242,8 +257,9 @@ class Runner:
             reason = self._on_miss(Miss(vertex, *keys, parts, self._keying.counted(vertex), tuple(inputs)))
         self._report(vertex, started, reason=reason)
         try:
-            with self._slots.held(self._cancel.root, self._cancel):
-                results = vertex.op.run(inputs, RunContext(vertex.digest, self._sink, self._cancel, keys))
+            telling = self._shared.runs.telling(exact, vertex.digest, self._sink)
+            with self._shared.slots.held(self._cancel.root, self._cancel), telling as sink:
+                results = vertex.op.run(inputs, RunContext(vertex.digest, sink, self._cancel, keys))
         except BaseException as error:
             text = "cancelled" if isinstance(error, CancelledError) else str(error) or type(error).__name__
             self._report(vertex, started, time.time(), error=text, reason=reason)
