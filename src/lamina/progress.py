@@ -2,12 +2,14 @@
 
 The shapes follow BuildKit's `SolveStatus` (vertex, status, log, warning), so that a display, `rawjson` and a
 gRPC client can all draw from them. Times are seconds since the epoch as float, for people; durations are
-never computed from them. Pure values. Sinks are called from many threads and must not block for long.
+never computed from them. Sinks are called from many threads and must not block for long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from lamina.errors import SourceRange
@@ -70,6 +72,23 @@ class WarningEvent:
 
 Event = VertexEvent | StatusEvent | LogEvent | WarningEvent
 Sink = Callable[[Event], None]
+
+_doing: ContextVar[str] = ContextVar("doing", default="")
+
+
+@contextmanager
+def doing(vertex: str) -> Iterator[None]:
+    """Say what the work of this thread is for, so that what moves bytes far below need not be told."""
+    token = _doing.set(vertex)
+    try:
+        yield
+    finally:
+        _doing.reset(token)
+
+
+def done_for() -> str:
+    """Return the vertex that the work of this thread is for, "" when it is for none."""
+    return _doing.get()
 
 
 def discard(_event: Event) -> None:

@@ -194,6 +194,40 @@ def test_progress_is_told_while_it_happens_and_after(client: Client, daemon: Dae
         assert any(name.endswith("COPY a /a") for name in names(later.status(ref)))
 
 
+def test_what_is_transferred_is_shown_where_it_is_wanted(client: Client, tmp_path: Path):
+    offers = context(tmp_path / "ctx", "FROM scratch\nCOPY a /\n", a="a" * 5000)
+    ref = new_ref()
+    with client.session(offers) as session:
+        client.dockerfile(session, ref=ref)
+
+    told = client.status(ref)
+    by_digest = {vertex.digest: vertex.name for response in told for vertex in response.vertexes}
+    shown = {(by_digest[one.vertex], one.ID) for response in told for one in response.statuses}
+    assert ("[internal] load build context", "transferring context:") in shown
+    assert ("[internal] load build definition from Dockerfile", "transferring dockerfile:") in shown
+
+
+def test_two_clients_with_an_equal_step_run_it_once_and_both_read_its_log(
+    client: Client, daemon: Daemon, tmp_path: Path
+):
+    """B18: neither is told "cached" before it heard what the step said."""
+    offers = on_busybox(tmp_path / "ctx", "FROM base\nRUN echo it-$((6*7)); sleep 3\n")
+    refs = [new_ref(), new_ref()]
+    logs: dict[str, bytes] = {}
+
+    def build(ref: str) -> None:
+        with Client(daemon.address) as one, one.session(offers) as session:
+            one.dockerfile(session, ref=ref)
+            logs[ref] = b"".join(log.msg for response in one.status(ref) for log in response.logs)
+
+    threads = [threading.Thread(target=build, args=(ref,)) for ref in refs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [logs[ref].count(b"it-42") for ref in refs] == [1, 1]
+
+
 def test_a_raw_definition_is_solved(client: Client, tmp_path: Path):
     offers = Offers(outputs={0: tmp_path / "out"})
     (tmp_path / "out").mkdir()

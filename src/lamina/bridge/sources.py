@@ -21,7 +21,7 @@ from lamina.git_url import parse_git_url
 from lamina.layer.magic import is_archive
 from lamina.llb import state as llb
 from lamina.llb.pb import ops_pb2 as pb
-from lamina.progress import VertexEvent
+from lamina.progress import VertexEvent, doing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,7 +146,8 @@ class Sources:
         digest, started = f"internal:{title}", time.time()
         self._job.sink(VertexEvent(digest, title, started=started))
         try:
-            yield
+            with doing(digest):
+                yield
         except BaseException as error:
             self._job.sink(VertexEvent(digest, title, started=started, completed=time.time(), error=str(error)))
             raise

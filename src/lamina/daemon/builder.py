@@ -26,7 +26,7 @@ from lamina.engine.outputs import Plan
 from lamina.engine.recording import argument
 from lamina.engine.upkeep.collect import collect_garbage
 from lamina.errors import InputError, NotYetError
-from lamina.progress import Sink, StatusEvent
+from lamina.progress import Sink, StatusEvent, done_for
 from lamina.remote.session import RemoteSession
 from lamina.session import Credentials, Session
 from lamina.solver.runs import Runs, Shared
@@ -246,15 +246,19 @@ class _Transfers:
     """Tells of directories that come from the client."""
 
     def __init__(self, sink: Sink) -> None:
-        self._sink, self._started, self._told = sink, time.time(), 0.0
+        self._sink, self._told = sink, 0.0
+        self._started: dict[str, float] = {}
 
     def moved(self, name: str, size: int, done: bool) -> None:
         """Tell of a transfer, not more often than people can see."""
         now = time.time()
+        started = self._started.setdefault(name, now)
         if done or now - self._told > _TELL_EVERY_S:
             self._told = now
             completed = now if done else None
-            self._sink(StatusEvent("", f"transferring {name}:", size, 0, started=self._started, completed=completed))
+            self._sink(StatusEvent(done_for(), f"transferring {name}:", size, 0, started=started, completed=completed))
+        if done:
+            del self._started[name]
 
 
 def _described(request: control_pb2.SolveRequest) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from lamina.dockerfile.convert import ResolvedBase
 from lamina.engine.place import Place
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
-from lamina.progress import Sink, VertexEvent
+from lamina.progress import Sink, VertexEvent, doing
 from lamina.source.image import ResolvedImage, pin_key
 from lamina.source.layout import find_in_layout, split_layout
 
@@ -45,7 +45,8 @@ class Resolver:
         started = time.time()
         self._sink(VertexEvent(digest, title, started=started))
         try:
-            image = self._layout(name, platform) if name.startswith(LAYOUT) else self._image(name, platform)
+            with doing(digest):
+                image = self._layout(name, platform) if name.startswith(LAYOUT) else self._image(name, platform)
         except BaseException as error:
             self._sink(VertexEvent(digest, title, started=started, completed=time.time(), error=str(error)))
             raise

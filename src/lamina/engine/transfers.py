@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from lamina.progress import Sink, StatusEvent
+from lamina.progress import Sink, StatusEvent, done_for
 
 
 class Transfers:
@@ -16,6 +16,5 @@ class Transfers:
     def moved(self, digest: str, current: int, total: int) -> None:
         """Tell of a blob that moves."""
         now = time.time()
-        self._sink(
-            StatusEvent("", digest[:19], current, total, started=now, completed=now if current >= total else None)
-        )
+        completed = now if current >= total else None
+        self._sink(StatusEvent(done_for(), digest[:19], current, total, started=now, completed=completed))

@@ -19,7 +19,7 @@ from functools import partial
 from lamina.cancel import Cancel
 from lamina.errors import CancelledError, Error
 from lamina.progress import Event as ProgressEvent
-from lamina.progress import Sink, VertexEvent
+from lamina.progress import Sink, VertexEvent, doing
 from lamina.solver.keying import Keying
 from lamina.solver.keys import fresh_canon
 from lamina.solver.protocol import Cache, Hit, Miss, Outcome, Preparing, Resolved, RunContext, Vertex
@@ -138,7 +138,8 @@ class Runner:
         self._report(vertex, started)
         try:
             self._cancel.check()
-            vertex.op.prepare(RunContext(vertex.digest, self._sink, self._cancel))
+            with doing(vertex.digest):
+                vertex.op.prepare(RunContext(vertex.digest, self._sink, self._cancel))
         except BaseException as error:  # raised in the caller's thread
             text = "cancelled" if isinstance(error, CancelledError) else str(error) or type(error).__name__
             self._report(vertex, started, time.time(), error=text)
@@ -194,7 +195,9 @@ class Runner:
 
     def _open_instant(self, vertex: Vertex) -> Resolved:
         started = time.time()
-        results = vertex.op.run([], RunContext(vertex.digest, self._sink, self._cancel))
+        self._report(vertex, started)
+        with doing(vertex.digest):
+            results = vertex.op.run([], RunContext(vertex.digest, self._sink, self._cancel))
         self._report(vertex, started, time.time())
         return Resolved(tuple(results), "", cached=False)
 
@@ -258,7 +261,7 @@ class Runner:
         self._report(vertex, started, reason=reason)
         try:
             telling = self._shared.runs.telling(exact, vertex.digest, self._sink)
-            with self._shared.slots.held(self._cancel.root, self._cancel), telling as sink:
+            with self._shared.slots.held(self._cancel.root, self._cancel), telling as sink, doing(vertex.digest):
                 results = vertex.op.run(inputs, RunContext(vertex.digest, sink, self._cancel, keys))
         except BaseException as error:
             text = "cancelled" if isinstance(error, CancelledError) else str(error) or type(error).__name__
