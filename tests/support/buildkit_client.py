@@ -115,6 +115,14 @@ class Client:
         """Build the session's Dockerfile."""
         return self.solve(session, ref, Frontend="dockerfile.v0", FrontendAttrs=opts or {}, **fields)
 
+    def watch(self, ref: str) -> Iterator[control_pb2.StatusResponse]:
+        """Yield what is told of a build while it is told."""
+        call = self.control["Status"](control_pb2.StatusRequest(Ref=ref), timeout=120)
+        try:
+            yield from call
+        finally:
+            call.cancel()
+
     def status(self, ref: str) -> list[control_pb2.StatusResponse]:
         """Return all that is told of a build."""
         return list(self.control["Status"](control_pb2.StatusRequest(Ref=ref), timeout=120))
