@@ -26,14 +26,18 @@ pytestmark = [pytest.mark.e2e, needs_root]
 
 
 class Frontend:
-    """A frontend at the client's end with one container `c` on busybox."""
+    """A frontend at the client's end with one container `c` on busybox at a time."""
 
     def __init__(self, client: Client, ref: str) -> None:
-        self.client, self.ref = client, ref
+        self.client, self.ref, self.has_one = client, ref, False
+        self.started = threading.Event()
 
     def container(self, *mounts: pb.Mount) -> None:
         state = llb.scratch().copy(llb.local("context"), "/rootfs", "/")
         name = self.client.ask(self.ref, "Solve", raw_solve(state.marshal())).result.ref.id
+        if self.has_one:
+            self.client.ask(self.ref, "ReleaseContainer", gw.ReleaseContainerRequest(ContainerID="c"))
+        self.has_one = True
         request = gw.NewContainerRequest(ContainerID="c", Mounts=[pb.Mount(dest="/", resultID=name), *mounts])
         self.client.ask(self.ref, "NewContainer", request)
 
@@ -54,6 +58,8 @@ class Frontend:
         for message in self.client.bridge["ExecProcess"](sent(), metadata=metadata, timeout=60):
             kind = message.WhichOneof("Input")
             kinds.append(kind)
+            if kind == "Started":
+                self.started.set()
             if kind == "File":
                 output[message.File.Fd] += message.File.Data
             elif kind == "Exit":
@@ -87,6 +93,7 @@ def test_a_process_runs_on_what_was_built(frontend: Frontend):
     frontend.container()
 
     assert frontend.run("sh", "-c", "ls /bin/sh; echo wrong >&2; exit 5") == (b"/bin/sh\n", b"wrong\n", 5)
+    frontend.container()
     assert frontend.run("cat", "/none")[2] == 1
 
 
@@ -125,13 +132,33 @@ def test_mounts_and_secrets_are_there_and_writes_are_not_kept(frontend: Frontend
 
     script = "echo $S | wc -c; echo kept > /c/f; echo gone > /bin/f; touch /t/f"
     assert frontend.run("sh", "-c", script, secretenv=secret)[0] == b"7\n"
+    frontend.container(cache, memory)
     assert frontend.run("sh", "-c", "cat /c/f; ls /bin/f /t/f")[:1] == (b"kept\n",)
+
+
+def test_a_second_process_joins_the_first_with_secrets_of_its_own(frontend: Frontend):
+    """The first one waits for what the second one writes, in files that both see."""
+    frontend.container()
+    ends: list[tuple[bytes, bytes, int]] = []
+    wait = ("sh", "-c", "until test -e /go; do :; done")
+    first = threading.Thread(target=lambda: ends.append(frontend.run(*wait)))
+    first.start()
+    assert frontend.started.wait(30)
+    secret = [pb.SecretEnv(ID="s", name="S")]
+    found = frontend.run("sh", "-c", "echo $S; test $$ != 1 && touch /go", secretenv=secret)
+    first.join(30)
+
+    assert found == (b"hidden\n", b"", 0)
+    assert [end[2] for end in ends] == [0]
 
 
 def test_what_cannot_run_is_told(frontend: Frontend):
     frontend.container()
 
     assert frontend.run("nobody-has-this")[2] == 127
+    assert frontend.run("true")[2] == 255
+    assert "first process has ended" in frontend.error
+    frontend.container()
     meta = pb.Meta(args=["true"], cwd="/")
     assert frontend.run("true", Security=pb.INSECURE)[2] == 255
     assert "was not allowed" in frontend.error

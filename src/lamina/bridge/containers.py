@@ -1,12 +1,13 @@
 """Containers that a frontend asks for, to run processes in what was built: debuggers, tests, detectors.
 
-A container is a set of mounts; each process in it is run by itself on the mounts as they were when the container was
-made, and what it writes is thrown away. Input, output, window size and signals travel with the process.
+A container is a set of mounts and its first process; others join that one, see what it wrote, and end when it does.
+What they write is thrown away with the container. Input, output, window size and signals travel with each process.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -21,19 +22,21 @@ from lamina.executor.attach import Attached
 from lamina.executor.step import StepResult
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.ops.exec import ExecOp
+from lamina.ops.mounts import Mounts
 from lamina.solver.protocol import Result
 
 MAX_CONTAINERS = 64
 _MOST_ROWS = 1 << 15
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Container:
     """What processes run in."""
 
     request: gw.NewContainerRequest
     inputs: Sequence[Result]
     mounts: Sequence[pb.Mount]
+    leader: Process | None = None
 
 
 class Containers:
@@ -70,14 +73,17 @@ class Containers:
             self._containers[request.ContainerID] = Container(request, inputs, mounts)
 
     def release(self, name: str) -> None:
-        """Forget a container; processes that run in it go on to their ends.
+        """Forget a container, and end what runs in it.
 
         Raises:
             NotFoundError: there is none.
         """
         with self._guard:
-            if self._containers.pop(name, None) is None:
-                raise NotFoundError(f"no such container: {name[:80]!r}")
+            found = self._containers.pop(name, None)
+        if found is None:
+            raise NotFoundError(f"no such container: {name[:80]!r}")
+        if found.leader is not None:
+            found.leader.cancel.cancel()
 
     def start(self, init: gw.InitMessage, on_output: Callable[[int, bytes], None]) -> Process:
         """Return a process that is ready to be run.
@@ -102,8 +108,14 @@ class Containers:
         if found.request.HasField("platform"):
             op.platform.CopyFrom(found.request.platform)
         job = self._bridge.job
-        exec_op = ExecOp(op, job.solver.worker, None)
-        return Process(exec_op, found.inputs, Cancel(job.cancel), on_output, terminal=init.Tty)
+        process = Process(ExecOp(op, job.solver.worker, None), Cancel(job.cancel), on_output, terminal=init.Tty)
+        with self._guard:
+            if found.leader is None:
+                found.leader = process
+                process.leads(found.inputs)
+            else:
+                process.joins(found.leader)
+        return process
 
 
 class Process:
@@ -112,25 +124,67 @@ class Process:
     def __init__(
         self,
         op: ExecOp,
-        inputs: Sequence[Result],
         cancel: Cancel,
         on_output: Callable[[int, bytes], None],
         *,
         terminal: bool,
     ) -> None:
-        self._op, self._inputs, self._on_output, self._terminal = op, inputs, on_output, terminal
+        self._op, self._on_output, self._terminal = op, on_output, terminal
+        self._inputs: Sequence[Result] = ()
+        self._leader: Process | None = None
+        self._name = secrets.token_hex(8)
+        self._mounts: Mounts | None = None
+        self._settled = threading.Event()  # the mounts are there, or will never be
         self.cancel = cancel
         self._stdin, self._feed = os.pipe2(os.O_CLOEXEC)
         self._attached = Attached(self._stdin)
         self._guard = threading.Lock()
 
+    def leads(self, inputs: Sequence[Result]) -> None:
+        """Make it the first process of a container that stands on these results."""
+        self._inputs = inputs
+
+    def joins(self, leader: Process) -> None:
+        """Make it another process beside the first one."""
+        self._leader = leader
+
     def run(self) -> StepResult:
-        """Run it, and return how it ended."""
+        """Run it, and return how it ended.
+
+        Raises:
+            InputError: the container's first process has ended; Error: it cannot be run.
+        """
         try:
-            return self._op.attach(self._inputs, self.cancel, self._attached, self._on_output, terminal=self._terminal)
+            if self._leader is not None:
+                return self._run_beside(self._leader)
+            return self._op.attach(
+                self._inputs,
+                self.cancel,
+                self._attached,
+                self._on_output,
+                terminal=self._terminal,
+                name=self._name,
+                on_mounted=self._mounted,
+            )
         finally:
+            self._mounts = None
+            self._settled.set()
             self.end_input()
             os.close(self._stdin)
+
+    def _mounted(self, mounts: Mounts) -> None:
+        self._mounts = mounts
+        self._settled.set()
+
+    def _run_beside(self, leader: Process) -> StepResult:
+        with self.cancel.closing(leader._settled.set):
+            leader._settled.wait()
+        self.cancel.check()
+        if (mounts := leader._mounts) is None:
+            raise InputError("the container's first process has ended", hint="make another container")
+        return self._op.join(
+            leader._name, mounts, self.cancel, self._attached, self._on_output, terminal=self._terminal
+        )
 
     def feed(self, data: bytes) -> None:
         """Give it input; what comes after its end is dropped."""

@@ -25,6 +25,7 @@ import time
 
 from lamina.executor import cgroups, kernel, seccomp, seccomp_bpf, wire
 from lamina.executor.assemble import Assembly
+from lamina.executor.outcome import oom_kills, outcome, runtime_message
 from lamina.executor.processes import children, first_process, has_begun, kill, would_end
 from lamina.executor.stubs import MachineSetupError, SetupError
 
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 
 _FDS_PER_STEP = (4, 5)
 _MSG_CMSG_CLOEXEC = 0x40000000
-_NOT_FOUND = ("no such file or directory", "not found in $path")
-_NOT_EXECUTABLE = ("permission denied", "not permitted", "exec format error", "is a directory")
-_LOG_LIMIT = 64 << 10
 _KILL_AGAIN_MS = 500
 _SIGNAL_AGAIN_MS = 20
 
@@ -57,6 +55,8 @@ class _Step:
         self.window = (0, 0)
         self.console: Listener | None = None  # where crun hands over the step's terminal
         self.signals: list[int] = []  # not delivered yet
+        self.name = ""  # by which others may join it
+        self.joins = ""
         self.ended_by = 0  # the signal that we ended it for
         self.assembly: Assembly | None = None
         self.cgroup: cgroups.StepGroup | None = None
@@ -93,6 +93,7 @@ class Helper:
         self._name = name
         self._env = env
         self._steps: dict[int, _Step] = {}  # by the runtime's pid
+        self._joining: list[_Step] = []  # wait for the step they join to begin
         self._count = 0
         self._token = os.urandom(6).hex()  # in here our pid is 1, like that of every other helper
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -120,12 +121,13 @@ class Helper:
             for step in list(self._steps.values()):
                 self._attend(step, ready, poll)
             self._reap(poll)
+            self._join()
             if self._control.fileno() in ready and not self._receive():
                 return
 
     def _wait_ms(self) -> int | None:
         """Return how long nothing may happen: signals and kills are tried again."""
-        if any(step.signals for step in self._steps.values()):
+        if self._joining or any(step.signals for step in self._steps.values()):
             return _SIGNAL_AGAIN_MS
         return _KILL_AGAIN_MS if any(step.is_over for step in self._steps.values()) else None
 
@@ -205,6 +207,13 @@ class Helper:
         try:
             header, blobs = wire.decode_request(_read_all(fds[1]))
             os.mkdir(home, 0o700)
+            step.name, step.joins = header["name"], header["joins"]
+            if step.joins:
+                step.terminal, step.window = header["terminal"], header["window"]
+                _write(f"{home}/process.json", wire.dump_config(header["config"]["process"]))
+                self._joining.append(step)
+                self._join()
+                return
             assembly = Assembly(home, header["rootfs"], header["mounts"], blobs, nodev=header["nodev"])
             step.assembly = assembly
             step.terminal, step.window = header["terminal"], header["window"]
@@ -220,6 +229,35 @@ class Helper:
         finally:
             os.close(fds[1])
             self._groups.leave()
+
+    def _join(self) -> None:
+        """Start the steps whose leader has begun by now."""
+        for step in list(self._joining):
+            answer = self._try_to_join(step)
+            if answer is None:
+                continue
+            self._joining.remove(step)
+            if answer:
+                self._finish(step, answer)
+
+    def _try_to_join(self, step: _Step) -> Json | None:
+        """Start a step in its leader's namespaces; return {} then, None when it is too early, else what is wrong."""
+        leader = next((one for one in self._steps.values() if one.name == step.joins and not one.is_over), None)
+        if leader is None:
+            return {"error": "the container's first process has ended", "of_step": True}
+        number = self._hear(step)
+        if number is None:
+            return {"error": "cancelled"}
+        if number:
+            step.signals.append(number)
+        pid = first_process(leader.home)
+        if not pid or not has_begun(pid, leader.pid):
+            return None
+        try:
+            self._spawn(step, leader)
+        except OSError as error:
+            return {"error": str(error)}
+        return {}
 
     def _complete(self, config: Json, assembly: Assembly, *, nodev: bool) -> Json:
         """Fill in what only we know: the root, mounts under the runtime's own, and crun's particulars."""
@@ -240,8 +278,9 @@ class Helper:
             config["annotations"] = {seccomp_bpf.ANNOTATION: compiled}
         return config
 
-    def _spawn(self, step: _Step) -> None:
-        arguments = [self._runtime, *self._options(step), "run", "--bundle", step.home]
+    def _spawn(self, step: _Step, leader: _Step | None = None) -> None:
+        arguments = [self._runtime, *self._options(step)]
+        arguments += ["run", "--bundle", step.home] if leader is None else ["exec", "-p", f"{step.home}/process.json"]
         arguments += ["--pid-file", f"{step.home}/pid"]
         out, err, *inputs = step.streams
         input_ = inputs[0] if inputs else self._null
@@ -259,8 +298,8 @@ class Helper:
             (os.POSIX_SPAWN_DUP2, out, 1),
             (os.POSIX_SPAWN_DUP2, err, 2),
         ]
-        arguments.append(f"lamina-{self._token}-{step.number}")
-        step.oom_kills = _oom_kills()
+        arguments.append(f"lamina-{self._token}-{(leader or step).number}")
+        step.oom_kills = oom_kills()
         step.started = time.monotonic()
         step.pid = os.posix_spawn(self._runtime, arguments, self._env, file_actions=actions, setsid=True)
         self._steps[step.pid] = step
@@ -280,6 +319,8 @@ class Helper:
         Called again after a while for a step that is still there: then the runtime itself is killed too.
         """
         below = children(step.pid)
+        if step.joins and (pid := first_process(step.home)):
+            below.append(pid)
         for pid in below:
             kill(pid)
         if again or not below:
@@ -317,24 +358,9 @@ class Helper:
 
     def _result(self, step: _Step, status: int) -> Json:
         duration = time.monotonic() - step.started
-        code = os.waitstatus_to_exitcode(status)
-        code = 128 - code if code < 0 else code
-        if step.ended_by:
-            code = 128 + step.ended_by
-        message = "" if code == 0 or step.is_over else _runtime_message(step.home)
-        if message:
-            lowered = message.lower()
-            # The runtime's words for a program that is not there or cannot be executed, in a shell's numbers.
-            is_program = "exec" in lowered or "open executable" in lowered
-            if is_program and any(text in lowered for text in _NOT_FOUND):
-                code = 127
-            elif is_program and any(text in lowered for text in _NOT_EXECUTABLE):
-                code = 126
-            else:
-                return {"error": f"the OCI runtime {self._name} could not run the step: {message}"}
-        killed_by = code - 128 if 128 < code <= 192 else 0
-        oom = killed_by == signal.SIGKILL and not step.killed and _oom_kills() > step.oom_kills
-        return {"exit_code": code, "signal": killed_by, "oom": oom, "duration_s": duration, "message": message}
+        message = "" if step.is_over else runtime_message(step.home)
+        oom = not step.killed and oom_kills() > step.oom_kills
+        return {"duration_s": duration, **outcome(status, message, self._name, ended_by=step.ended_by, oom=oom)}
 
     def _finish(self, step: _Step, answer: Json) -> None:
         """Undo the step's mounts, then answer: whoever reads the answer may use the upper directory at once."""
@@ -374,32 +400,6 @@ def _forget(poll: select.poll, console: Listener) -> None:
 def _write(path: str, data: bytes) -> None:
     with open(path, "xb") as file:
         file.write(data)
-
-
-def _oom_kills() -> int:
-    """Return the machine's count of out-of-memory kills."""
-    try:
-        with open("/proc/vmstat") as file:
-            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
-    except OSError:
-        return 0
-
-
-def _runtime_message(home: str) -> str:
-    """Return the last error in the runtime's log, "" when it had none: then the exit code is the step's own."""
-    try:
-        with open(f"{home}/log", "rb") as file:
-            lines = file.read(_LOG_LIMIT).decode("utf-8", "replace").splitlines()
-    except OSError:
-        return ""
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and record.get("level") in ("error", "fatal"):
-            return str(record.get("msg", ""))
-    return ""
 
 
 def _enter(home: str, runtime_name: str) -> None:

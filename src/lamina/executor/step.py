@@ -105,6 +105,9 @@ class Step:
         hooks: programs of this machine that the runtime starts; trusted.
         terminal: input, output and errors are one terminal, made in the step's own /dev/pts.
         window: the terminal's rows and columns at first; zeros when unknown.
+        name: by which others may join it while it runs; "" for nobody.
+        joins: the name of a running step of the same executor: this one is another process in it, sees what it sees
+            (root and mounts of its own count for nothing) and ends with it.
     """
 
     args: tuple[str, ...]
@@ -128,6 +131,8 @@ class Step:
     hooks: tuple[Hook, ...] = ()
     terminal: bool = False
     window: tuple[int, int] = (0, 0)
+    name: str = ""
+    joins: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ def encode_request(step: Step, config: dict[str, object]) -> bytes:
         "cgroup_parent": step.cgroup_parent,
         "terminal": step.terminal,
         "window": step.window,
+        "name": step.name,
+        "joins": step.joins,
     }
     text = json.dumps(header).encode("ascii")
     return b"".join([len(text).to_bytes(_LENGTH_BYTES, "big"), text, *blobs])

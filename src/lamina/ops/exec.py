@@ -137,16 +137,41 @@ class ExecOp:
         on_output: Callable[[int, bytes], None],
         *,
         terminal: bool,
+        name: str = "",
+        on_mounted: Callable[[Mounts], None] = lambda _mounts: None,
     ) -> StepResult:
         """Run the command with somebody in front of it; nothing is kept of what it writes, and any exit code is well.
+
+        Args:
+            name: by which others may `join` it.
+            on_mounted: is given the mounts, which hold as long as the command runs.
 
         Raises:
             Error: it cannot be run.
         """
         check_can_run(platform_of(self._op), self._source)
         with Mounts(self._exec, inputs, self._worker, cancel, self._source) as mounts:
-            step = replace(self._step(mounts, cancel), terminal=terminal)
+            on_mounted(mounts)
+            step = replace(self._step(mounts, cancel), terminal=terminal, name=name)
             return self._worker.executor().run(step, on_output, cancel, attached)
+
+    def join(
+        self,
+        leader: str,
+        mounts: Mounts,
+        cancel: Cancel,
+        attached: Attached,
+        on_output: Callable[[int, bytes], None],
+        *,
+        terminal: bool,
+    ) -> StepResult:
+        """Run the command as another process beside the one attached as `leader`, on that one's `mounts`.
+
+        Raises:
+            InputError: the leader has ended; Error: it cannot be run.
+        """
+        step = replace(self._step(mounts.seen_by(self._exec), cancel), terminal=terminal, joins=leader)
+        return self._worker.executor().run(step, on_output, cancel, attached)
 
     def _located(self, error: Error) -> Error:
         """Return the error with the instruction's lines; a path that the message names is not told twice."""

@@ -56,6 +56,7 @@ class Mounts:
         self.secrets: list[bytes] = []
         self.readonly_root = False
         self.shm_size = 0
+        self._agent: list[str] = []
 
     def __enter__(self) -> Mounts:
         try:
@@ -104,6 +105,28 @@ class Mounts:
                 self._ssh(mount, number)
             else:
                 raise InputError(f"unknown kind of mount {mount.mountType}", source=self._source)
+        self._variables()
+
+    def seen_by(self, exec_op: Any) -> Mounts:
+        """Return these mounts as another process in the same container has them: with secret variables of its own.
+
+        They hold as long as these do, and cannot be committed.
+        """
+        other = Mounts(exec_op, (), self._worker, self._cancel, self._source)
+        other.root, other.rootfs, other.readonly_root, other.shm_size = (
+            self.root,
+            self.rootfs,
+            self.readonly_root,
+            self.shm_size,
+        )
+        other._agent = self._agent
+        other._variables()
+        return other
+
+    def _variables(self) -> None:
+        """Set what the mounts bring to the environment, and secrets that are variables."""
+        if not any(line.startswith("SSH_AUTH_SOCK=") for line in self._exec.meta.env):
+            self.environment += self._agent[:1]
         for variable in self._exec.secretenv:
             value = self._secret_value(variable.ID, variable.optional)
             if value is not None:
@@ -193,8 +216,7 @@ class Mounts:
         self._stack.callback(path.unlink)
         self._stack.callback(proxy.close)
         self.step_mounts.append(StepMount(mount.dest, "bind", source=str(path)))
-        if not any(line.startswith("SSH_AUTH_SOCK=") for line in (*self._exec.meta.env, *self.environment)):
-            self.environment.append(f"SSH_AUTH_SOCK={mount.dest}")
+        self._agent.append(f"SSH_AUTH_SOCK={mount.dest}")
 
     # -- cache mounts
 
