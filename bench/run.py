@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -28,7 +29,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 from peers import ARCHIVE, STORE, Peer, docker, peers, serve  # noqa: E402
 
 from support.bases import busybox_context  # noqa: E402
-from support.registry import running_registry  # noqa: E402
+from support.registry import bytes_kept, bytes_sent, running_registry  # noqa: E402
 
 
 class Bench:
@@ -47,21 +48,29 @@ class Bench:
         output: str = STORE,
         extra: Callable[[Peer], list[str]] = lambda _peer: [],
         tools: list[Peer] | None = None,
+        moved: Callable[[], int] | None = None,
     ) -> None:
-        """Time one kind of build with every tool that can do it, in turns, after one round that does not count."""
+        """Time one kind of build with every tool that can do it, in turns, after one round that does not count.
+
+        With `moved`, which counts bytes, tell how many a build of the first round came to.
+        """
         able = [tool for tool in (tools or self.tools) if output in tool.commands]
         taken: dict[str, list[float]] = {tool.name: [] for tool in able}
+        sizes: dict[str, int] = {}
         for turn in range(self.rounds + 1):
             for tool in able:
                 before(tool)
                 words = [*extra(tool), *([tool.no_cache] if cold else [])]
+                before_bytes = moved() if moved else 0
                 began = time.monotonic()
                 if tool.build(context, output, self.folder / "out.tar", words) and turn:
                     taken[tool.name].append(time.monotonic() - began)
-        show(name, taken)
+                if moved and not turn:
+                    sizes[tool.name] = moved() - before_bytes
+        show(name, taken, sizes)
 
 
-def show(name: str, taken: dict[str, list[float]]) -> None:
+def show(name: str, taken: dict[str, list[float]], sizes: dict[str, int]) -> None:
     """Print one row."""
     ours = statistics.median(taken["lamina"]) if taken["lamina"] else float("nan")
     cells = [f"lamina {ours:7.3f} s"]
@@ -69,6 +78,7 @@ def show(name: str, taken: dict[str, list[float]]) -> None:
         if tool != "lamina" and times:
             theirs = statistics.median(times)
             cells.append(f"{tool} {theirs:7.3f} s ({ours / theirs:5.2f}x)")
+    cells += [f"{tool} {size / (1 << 20):.1f} MiB" for tool, size in sizes.items()]
     print(f"{name:42s} " + "   ".join(cells), flush=True)
 
 
@@ -170,7 +180,8 @@ def archives(bench: Bench, folder: Path) -> None:
 
 def caches(bench: Bench, folder: Path) -> None:
     """A registry cache written and read, by those that have one; and what it came to in bytes."""
-    with running_registry(_made(folder / "registry")) as registry:
+    home = _made(folder / "registry")
+    with running_registry(home, log_level="info") as registry:
         able = [tool for tool in bench.tools if tool.cache_to]
         text = "FROM base AS a\nRUN dd if=/dev/urandom of=/a bs=1M count=50\n"
         text += "FROM base\nCOPY --from=a /a /a\n" + "".join(f"RUN echo {n} > /{n}\n" for n in range(20))
@@ -184,8 +195,10 @@ def caches(bench: Bench, folder: Path) -> None:
 
         export = lambda tool: refs(tool.cache_to, tool)  # noqa: E731
         import_ = lambda tool: refs(tool.cache_from, tool)  # noqa: E731
-        bench.row("registry cache: build and export, 100 MiB", context, cold=True, extra=export, tools=able)
-        bench.row("registry cache: import to an archive", context, forget, extra=import_, output=ARCHIVE, tools=able)
+        kept, sent = partial(bytes_kept, home), partial(bytes_sent, home)
+        bench.row("registry cache: build and export", context, cold=True, extra=export, tools=able, moved=kept)
+        fetch = partial(bench.row, extra=import_, output=ARCHIVE, tools=able, moved=sent)
+        fetch("registry cache: import to an archive", context, forget)
 
 
 def _made(folder: Path) -> Path:

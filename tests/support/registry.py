@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import ssl
@@ -16,7 +17,7 @@ import pytest
 
 _CONFIG = """\
 version: 0.1
-log: {{level: error, accesslog: {{disabled: true}}}}
+log: {{level: {level}, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
 http: {{addr: "127.0.0.1:{port}"{tls}}}
 {auth}"""
@@ -28,7 +29,12 @@ _TLS = ", tls: {{certificate: {pair}.crt, key: {pair}.key{client}}}"
 
 @contextmanager
 def running_registry(
-    folder: Path, *, pair: Path | None = None, client_ca: Path | None = None, user: tuple[str, str] | None = None
+    folder: Path,
+    *,
+    pair: Path | None = None,
+    client_ca: Path | None = None,
+    user: tuple[str, str] | None = None,
+    log_level: str = "error",
 ) -> Iterator[str]:
     """Run a registry that keeps its blobs in `folder`; yield its `127.0.0.1:port`.
 
@@ -36,6 +42,7 @@ def running_registry(
         pair: speak TLS with `PAIR.crt` and `PAIR.key`.
         client_ca: demand a certificate that this authority signed.
         user: who alone may come in, with a password out of `_HASHES`.
+        log_level: of `registry.log`; "info" has a line for each answer, see `bytes_sent`.
     """
     program = shutil.which("docker-registry")
     if program is None:
@@ -48,7 +55,7 @@ def running_registry(
     if user is not None:
         (folder / "htpasswd").write_text(f"{user[0]}:{_HASHES[user[1]]}\n")
         auth = _AUTH.format(path=folder / "htpasswd")
-    config.write_text(_CONFIG.format(root=folder / "blobs", port=port, tls=tls, auth=auth))
+    config.write_text(_CONFIG.format(root=folder / "blobs", port=port, tls=tls, auth=auth, level=log_level))
     with (
         open(folder / "registry.log", "wb") as log,
         subprocess.Popen([program, "serve", config], stdout=log, stderr=log, stdin=subprocess.DEVNULL) as process,
@@ -62,6 +69,17 @@ def running_registry(
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def bytes_sent(folder: Path) -> int:
+    """Return how many bytes of answers the registry in `folder` has sent so far; it must log at "info"."""
+    text = (folder / "registry.log").read_text("utf-8", "replace")
+    return sum(map(int, re.findall(r"http\.response\.written=(\d+)", text)))
+
+
+def bytes_kept(folder: Path) -> int:
+    """Return how many bytes of blobs the registry in `folder` has."""
+    return sum(path.stat().st_size for path in (folder / "blobs").rglob("data"))
 
 
 def free_port() -> int:
