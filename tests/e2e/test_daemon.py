@@ -354,6 +354,33 @@ def test_history_tells_of_builds_and_forgets_them(client: Client, tmp_path: Path
     assert list(client.control["ListenBuildHistory"](request)) == []
 
 
+def test_a_record_is_pinned_and_unpinned(client: Client, tmp_path: Path):
+    offers = context(tmp_path / "ctx", "FROM scratch\nCOPY a /a\n", a="1")
+    ref = new_ref()
+    with client.session(offers) as session:
+        client.dockerfile(session, ref)
+    request = control_pb2.BuildHistoryRequest(EarlyExit=True, Ref=ref)
+
+    def pinned() -> list[bool]:
+        return [event.record.pinned for event in client.control["ListenBuildHistory"](request)]
+
+    assert pinned() == [False]
+    client.control["UpdateBuildHistory"](control_pb2.UpdateBuildHistoryRequest(Ref=ref, Pinned=True))
+    assert pinned() == [True]
+    client.control["UpdateBuildHistory"](control_pb2.UpdateBuildHistoryRequest(Ref=ref, Finalize=True))
+    assert pinned() == [True]
+    client.control["UpdateBuildHistory"](control_pb2.UpdateBuildHistoryRequest(Ref=ref))
+    assert pinned() == [False]
+
+
+def test_an_internal_build_leaves_no_record(client: Client, tmp_path: Path):
+    offers = context(tmp_path / "ctx", "FROM scratch\nCOPY a /a\n", a="1")
+    with client.session(offers) as session:
+        client.dockerfile(session, Internal=True)
+
+    assert list(client.control["ListenBuildHistory"](control_pb2.BuildHistoryRequest(EarlyExit=True))) == []
+
+
 def test_disk_usage_and_prune(client: Client, tmp_path: Path):
     offers = context(tmp_path / "ctx", "FROM scratch\nCOPY a /a\n", a="1")
     with client.session(offers) as session:

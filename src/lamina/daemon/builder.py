@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from lamina.daemon.builds import Build, Builds
 from lamina.daemon.exports import exporters_of, goes_to_client, plan_of, response_of
 from lamina.daemon.outlets import ClientOutlets
 from lamina.daemon.sessions import Sessions
+from lamina.engine import history
 from lamina.engine.job import Job
 from lamina.engine.options import BuildOptions, BuildResult, Environment
 from lamina.engine.outputs import Plan
@@ -115,7 +116,7 @@ class Builder:
         Raises:
             Error: what went wrong, first of all.
         """
-        with self._builds.begin(request.Ref) as build, cancel.closing(build.cancel.cancel):
+        with self._builds.begin(request.Ref, internal=request.Internal) as build, cancel.closing(build.cancel.cancel):
             exporters = exporters_of(request)
             plan = plan_of(exporters)
             options = self._options(request, exporters)
@@ -153,7 +154,7 @@ class Builder:
                 client=_described(request),
                 shared=self._shared,
             )
-            with job:
+            with self._forgetting(job) if request.Internal else nullcontext(), job:
                 self._builds.tell(request.Ref)
                 found = self._frontend(request, build, job)
                 asked = Invocation(request.Frontend, dict(request.FrontendAttrs))
@@ -161,6 +162,15 @@ class Builder:
                 job.recording.succeeded(result)
                 collect_garbage(job.place)
                 return result
+
+    @contextmanager
+    def _forgetting(self, job: Job) -> Iterator[None]:
+        """Leave no record of a job."""
+        try:
+            yield
+        finally:
+            if hasattr(job, "recording"):
+                history.remove(self._environment.root, [job.recording.id])
 
     def _frontend(self, request: control_pb2.SolveRequest, build: Build, job: Job) -> Result:
         """Return what is to be delivered: of a definition, a frontend here, or the client itself."""
@@ -270,4 +280,5 @@ def _described(request: control_pb2.SolveRequest) -> dict[str, Any]:
         {"type": one.Type, "attrs": {name: argument(name, value) for name, value in one.Attrs.items()}}
         for one in exporters_of(request)
     ]
-    return {"ref": request.Ref, "frontend": request.Frontend, "attrs": attrs, "exporters": exporters}
+    found = {"ref": request.Ref, "frontend": request.Frontend, "attrs": attrs, "exporters": exporters}
+    return found | ({"internal": True} if request.Internal else {})

@@ -125,8 +125,11 @@ class Builds:
         self._closing = False
 
     @contextmanager
-    def begin(self, ref: str) -> Iterator[Build]:
+    def begin(self, ref: str, *, internal: bool = False) -> Iterator[Build]:
         """Register a build for as long as the block lasts; watchers may still come for some seconds after.
+
+        Args:
+            internal: its client wants no record of it; nobody is told that it was.
 
         Raises:
             ExistsError: one of that name is under way; InputError: not a name.
@@ -150,7 +153,8 @@ class Builds:
             with self._changed:
                 self._ended[ref] = time.monotonic()
                 self._changed.notify_all()
-            self.tell(ref)
+            if not internal:
+                self.tell(ref)
 
     def tell(self, ref: str) -> None:
         """Tell who listens that something became of a build."""

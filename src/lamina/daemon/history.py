@@ -35,6 +35,8 @@ def listen(
             if request.Ref and request.Ref != ref:
                 continue
             found = find(root, ref)
+            if found is not None and _is_internal(found):
+                continue
             if found is not None and not (request.ActiveOnly and found.completed is not None):
                 yield _event(found)
             elif found is None:
@@ -53,7 +55,7 @@ def _chosen(root: Path, request: control_pb2.BuildHistoryRequest) -> list[Build]
             wanted.setdefault(name, set()).add(value)
     found = []
     for build in history.builds(root):
-        if request.ActiveOnly and build.completed is not None:
+        if _is_internal(build) or (request.ActiveOnly and build.completed is not None):
             continue
         ref = ref_of(build)
         if (request.Ref and ref != request.Ref) or (wanted.get("ref") and ref not in wanted["ref"]):
@@ -68,6 +70,12 @@ def _chosen(root: Path, request: control_pb2.BuildHistoryRequest) -> list[Build]
 
 def _status_name(build: Build) -> str:
     return {"failed": "error", "cancelled": "canceled", "died": "error"}.get(build.status, build.status)
+
+
+def _is_internal(build: Build) -> bool:
+    """Tell whether a build's client wants no record of it; there is one only while it is under way."""
+    client = build.record.get("client")
+    return isinstance(client, dict) and bool(client.get("internal"))
 
 
 def ref_of(build: Build) -> str:
@@ -106,17 +114,19 @@ def _vertex(step: Step) -> VertexEvent:
 
 
 def update(root: Path, builds: Builds, request: control_pb2.UpdateBuildHistoryRequest) -> None:
-    """Drop a record; marks and traces that a client wants to be kept are not.
+    """Drop a record, pin it or unpin it. Records are whole when a build ends, so there is nothing to finalize.
 
     Raises:
-        NotFoundError: there is no such record.
+        NotFoundError: there is no such record; InputError: its build is still under way.
     """
     build = find(root, request.Ref)
     if build is None:
         raise NotFoundError(f"no such build: {request.Ref[:200]!r}")
     if request.Delete:
         history.remove(root, [build.id])
-        builds.tell(request.Ref)
+    elif not request.Finalize:
+        history.pin(root, build.id, request.Pinned)
+    builds.tell(request.Ref)
 
 
 def _event(build: Build) -> control_pb2.BuildHistoryEvent:
@@ -136,6 +146,7 @@ def _record(build: Build) -> control_pb2.BuildHistoryRecord:
         numCachedSteps=build.cached,
         numTotalSteps=build.steps,
         numCompletedSteps=build.steps if build.status == "completed" else build.cached,
+        pinned=build.pinned,
         numWarnings=len(record.get("warnings") or ()),
         ExporterResponse=response_of(record.get("metadata") or {}),
     )

@@ -168,6 +168,19 @@ def export(root: Path, build: str, *, place: str = "") -> Iterator[dict[str, Any
             yield {"log": {"step": step.number, "data": piece.decode("utf-8", "backslashreplace")}}
 
 
+def pin(root: Path, build: str, pinned: bool) -> None:
+    """Keep a build's record whatever the caps say, or no longer.
+
+    Raises:
+        InputError: no such build, or it is still under way.
+    """
+    with opened(root) as history:
+        found = history.find(build)
+        if found.status == "running":
+            raise InputError(f"the build {build} is still under way", hint="pin its record when it has ended")
+        history.pin(found, pinned)
+
+
 def remove(root: Path, names: Sequence[str], *, meant: BuildFilter | None = None) -> int:
     """Drop records, their graphs and logs; those of running builds stay. Return how many went.
 

@@ -41,12 +41,12 @@ class BuildFilter:
     keep: int = 0
 
     def choose(self, builds: Iterable[Build], now: float) -> list[Build]:
-        """Return those of `builds` that are meant, in their order: newest first.
+        """Return those of `builds` that are meant and not pinned, in their order: newest first.
 
         Args:
             now: seconds since the epoch.
         """
-        found = [build for build in builds if self._matches(build, now)]
+        found = [build for build in builds if not build.pinned and self._matches(build, now)]
         return found[self.keep :]
 
     def _matches(self, build: Build, now: float) -> bool:

@@ -210,7 +210,7 @@ def _json(value: Mapping[str, Any]) -> str:
 
 
 def _over_the_cap(connection: Any, keep: Keeping, own: int | None) -> list[str]:
-    """Drop the oldest records over the caps and return their ids; called in a transaction. `own` stays."""
+    """Drop the oldest records over the caps, but for `own` and pinned ones, and return their ids; in a transaction."""
     doomed = [
         row[0]
         for row in connection.execute(
@@ -226,13 +226,22 @@ def _over_the_cap(connection: Any, keep: Keeping, own: int | None) -> list[str]:
         for seq, size in connection.execute("SELECT seq, log_bytes FROM build ORDER BY seq").fetchall():
             if total <= keep.log_bytes or seq == newest:
                 break
+            if _is_pinned(connection, seq):
+                continue
             total -= size
             doomed.append(seq)
     ids = []
     for seq in dict.fromkeys(doomed):
+        if _is_pinned(connection, seq):
+            continue
         ids += [row[0] for row in connection.execute("SELECT id FROM build WHERE seq = ?", (seq,))]
         connection.execute("DELETE FROM build WHERE seq = ?", (seq,))
     return ids
+
+
+def _is_pinned(connection: Any, seq: int) -> bool:
+    text = "SELECT json_extract(record, '$.pinned') FROM build WHERE seq = ?"
+    return bool(connection.execute(text, (seq,)).fetchone()[0])
 
 
 def folder_of(root: Path, build: str) -> Path:

@@ -109,6 +109,11 @@ class Build:
     record: Mapping[str, Any]
 
     @property
+    def pinned(self) -> bool:
+        """Whether it stays whatever the caps say."""
+        return bool(self.record.get("pinned"))
+
+    @property
     def seconds(self) -> float:
         """How long it took, 0 while it runs."""
         return max(0.0, self.completed - self.started) if self.completed is not None else 0.0
@@ -232,6 +237,11 @@ class History:
                 remove_tree(folder)
             count += 1
         return count
+
+    def pin(self, build: Build, pinned: bool) -> None:
+        """Keep a record whatever the caps say, or no longer; explicit removal takes it in any case."""
+        text = "UPDATE build SET record = json_set(record, '$.pinned', json(?)) WHERE seq = ?"
+        self._state.execute(text, ("true" if pinned else "false", build.seq))
 
     def _build(self, row: Sequence[Any]) -> Build:
         died = row[6] == "running" and row[13] not in self._leases()

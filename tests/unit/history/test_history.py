@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lamina.engine.history_filter import BuildFilter
 from lamina.errors import CancelledError, Error, InputError
 from lamina.history import repeated
 from lamina.history.keeping import Keeping
@@ -143,6 +145,22 @@ def test_logs_over_the_cap_take_the_oldest_builds_along_but_never_the_last(state
         last = whole_build(state, log=b"x" * 4000, keep=Keeping(log_bytes=5000))
 
     assert only(state).id == last
+
+
+def test_a_pinned_record_stays_whatever_the_caps_say(state: State):
+    history = History(state, state.root)
+    pinned = whole_build(state, log=b"x" * 4000)
+    history.pin(only(state), True)
+    keep = Keeping(builds=1, age_s=86400.0, log_bytes=5000)
+    state.execute("UPDATE build SET started = started - 86401")
+
+    last = [whole_build(state, log=b"x" * 4000, keep=keep) for _ in range(3)][-1]
+    assert [build.id for build in history.builds()] == [last, pinned]
+    assert BuildFilter().choose(history.builds(), time.time()) == [history.find(last)]
+
+    history.pin(history.find(pinned), False)
+    last = whole_build(state, keep=keep)
+    assert [build.id for build in history.builds()] == [last]
 
 
 def test_a_cached_build_is_a_line_until_somebody_looks(state: State, tmp_path: Path):
