@@ -38,8 +38,8 @@ class Service:
             for key in [key for key in self.entries if key[0].startswith(begins)]:
                 del self.entries[key]
 
-    def call(self, method: str, ask: dict[str, object]) -> tuple[int, dict[str, object]]:
-        """Carry out one call of the service."""
+    def call(self, method: str, ask: dict[str, object], url: str) -> tuple[int, dict[str, object]]:
+        """Carry out one call of the service; `url` is where the caller found it."""
         key = (str(ask["key"]), str(ask["version"]))
         with self.guard:
             self.calls.append(method)
@@ -48,7 +48,7 @@ class Service:
                     return 409, {"code": "already_exists"}
                 name = secrets.token_hex(8)
                 self.reserved[name] = key
-                return 200, {"ok": True, "signed_upload_url": f"{self.url}/up/{name}?sig=secret-signature"}
+                return 200, {"ok": True, "signed_upload_url": f"{url}/up/{name}?sig=secret-signature"}
             if method == "FinalizeCacheEntryUpload":
                 name = next(name for name, taken in self.reserved.items() if taken == key)
                 if len(self.uploads[name]) != int(str(ask["size_bytes"])):
@@ -64,8 +64,8 @@ class Service:
                 if match is not None:
                     name = secrets.token_hex(8)
                     self.signed[name] = match
-                    url = f"{self.url}/down/{name}?sig=secret-signature"
-                    return 200, {"ok": True, "signed_download_url": url, "matched_key": match[0]}
+                    signed = f"{url}/down/{name}?sig=secret-signature"
+                    return 200, {"ok": True, "signed_download_url": signed, "matched_key": match[0]}
             return 200, {"ok": False}
 
 
@@ -88,18 +88,30 @@ def running_gha() -> Iterator[Service]:
             self.end_headers()
             self.wfile.write(data)
 
+        def body(self) -> bytes | None:
+            """Return what was sent, None when the connection ended in the middle of it."""
+            size = int(self.headers["Content-Length"])
+            data = self.rfile.read(size)
+            self.close_connection = self.close_connection or len(data) < size
+            return data if len(data) == size else None
+
         def do_POST(self) -> None:
-            data = self.rfile.read(int(self.headers["Content-Length"]))
+            data = self.body()
+            if data is None:
+                return None
             if service.limit > 0:
                 service.limit -= 1
                 return self.answer(429, Retry_After="0")
             if self.headers["Authorization"] != f"Bearer {TOKEN}":
                 return self.answer(401)
-            status, found = service.call(self.path.rpartition("/")[2], json.loads(data))
+            url = f"http://{self.headers['Host']}"
+            status, found = service.call(self.path.rpartition("/")[2], json.loads(data), url)
             return self.answer(status, json.dumps(found).encode())
 
         def do_PUT(self) -> None:
-            data = self.rfile.read(int(self.headers["Content-Length"]))
+            data = self.body()
+            if data is None:
+                return None
             url = urlsplit(self.path)
             name, query = url.path.rpartition("/")[2], parse_qs(url.query)
             if query.get("sig") != ["secret-signature"]:

@@ -18,6 +18,7 @@ from lamina.cancel import Cancel
 from lamina.errors import InputError, MachineError
 
 _DEFAULT_CONTAINER = "buildkit-cache"
+_BACKOFF_S, _RETRIES, _CONNECT_S, _READ_S = 1, 3, 10, 60
 
 
 def open_azblob(spec: CacheSpec, variables: Mapping[str, str], cancel: Cancel) -> ObjectCache:
@@ -32,13 +33,17 @@ def open_azblob(spec: CacheSpec, variables: Mapping[str, str], cancel: Cancel) -
     if not urlsplit(url).hostname:
         raise InputError("cache type=azblob needs account_url=https://ACCOUNT.blob.core.windows.net")
     try:
-        from azure.storage.blob import BlobServiceClient
+        from azure.storage.blob import BlobServiceClient, LinearRetry
     except ImportError as error:
         raise MachineError("cache type=azblob needs azure-storage-blob", hint="pip install 'lamina[azblob]'") from error
     key = wanted.get("secret_access_key") or variables.get("AZURE_STORAGE_KEY", "")
     account = wanted.get("account_name") or str(urlsplit(url).hostname).partition(".")[0]
     credential = {"account_name": account, "account_key": key} if key else None
-    service = BlobServiceClient(url, credential=credential)
+    # its own default waits for minutes where a build has better things to do
+    retry = LinearRetry(backoff=_BACKOFF_S, retry_total=_RETRIES, random_jitter_range=1)
+    service = BlobServiceClient(
+        url, credential=credential, retry_policy=retry, connection_timeout=_CONNECT_S, read_timeout=_READ_S
+    )
     container = service.get_container_client(wanted.get("container") or _DEFAULT_CONTAINER)
     prefix = wanted.get("prefix", "")
     return ObjectCache(

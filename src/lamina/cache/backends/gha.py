@@ -15,7 +15,8 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lamina.cache.backend import CacheError, Found, Publication
@@ -38,10 +39,13 @@ _VERSION = hashlib.sha256(b"lamina.cache.v1").hexdigest()
 _SMALL_BYTES = 1 << 20
 _BLOCK_BYTES = 32 << 20
 _ANSWER_BYTES = 64 << 10
-_ATTEMPTS = 6
+_ATTEMPTS, _UNREACHED = 6, 4
 _LONGEST_WAIT_S = 60.0
-_WRITER_S = 15.0
-"""A key that is taken and does not appear for so long belongs to a writer that died: the next one is tried."""
+_POLL_S = 0.5
+_WRITER_S = 5.0
+"""A key that is taken and does not appear for so long belongs to a writer that died: the next one is tried. One that
+was only slow notices, and writes again."""
+_DEAD_WRITERS = 20
 
 
 def open_gha(spec: CacheSpec, variables: Mapping[str, str], options: RegistryOptions, cancel: Cancel) -> GhaCache:
@@ -71,7 +75,6 @@ class GhaCache:
         self._where: dict[str, tuple[str, int]] = {}
         self._pack: dict[str, bytes] = {}
         self._next = 1
-        self._waited = 0.0
         self._guard = threading.Lock()
 
     def load(self) -> list[Found]:
@@ -85,10 +88,9 @@ class GhaCache:
             where = _parse_where(json.loads(head))
         except (ValueError, RecursionError) as error:
             raise CacheError("the index of the cache is damaged", where=key) from error
-        number = key.rpartition("#")[2]
         with self._guard:
             self._where.update(where)
-            self._next = max(self._next, int(number) + 1 if number.isdecimal() else 1)
+            self._next = max(self._next, _number(key) + 1)
         return [Found(document, key, frozenset(map(Digest, where)))]
 
     def missing(self, blobs: Sequence[Descriptor]) -> list[Descriptor]:
@@ -123,16 +125,29 @@ class GhaCache:
         self._save_pack()
         where = {blob.digest: self._where[blob.digest] for blob in publication.blobs if blob.digest in self._where}
         data = json.dumps(where, sort_keys=True).encode() + b"\n" + publication.document
-        if self._save_bytes(f"{self._index}{self._next:06d}", data):
-            self._waited = 0.0
-            return True
-        pause = 0.5
-        self._waited += pause
-        if self._waited > _WRITER_S:
-            self._next, self._waited = self._next + 1, 0.0
-        self._cancel.wait(pause)
-        self._cancel.check()
-        return False
+        for number in range(self._next, self._next + _DEAD_WRITERS):
+            began = time.monotonic()
+            if self._save_bytes(f"{self._index}{number:06d}", data):
+                # who took us for dead may have written a later one without what is ours
+                return time.monotonic() - began < _WRITER_S or self._newest() <= number
+            if self._appears(number):
+                return False
+        raise CacheError("too many writers of the cache died", where=self._index)
+
+    def _appears(self, number: int) -> bool:
+        """Wait for the index of that number, which somebody began to write; False when it does not come."""
+        waited = 0.0
+        while self._newest() < number:
+            if waited >= _WRITER_S:
+                return False
+            self._cancel.wait(_POLL_S)
+            self._cancel.check()
+            waited += _POLL_S
+        return True
+
+    def _newest(self) -> int:
+        found = self._find(self._index)
+        return _number(found[0]) if found is not None else 0
 
     def close(self) -> None:
         """Give up connections."""
@@ -204,7 +219,21 @@ class GhaCache:
         return bytes(data)
 
     def _download(self, key: str, url: str, offset: int, size: int, take: Callable[[bytes], object]) -> None:
-        """Hand on `size` bytes from `offset` on, all of them when it is negative."""
+        """Hand on `size` bytes from `offset` on, all of them when it is negative; goes on where it was cut."""
+        done = 0
+        for attempt in range(_UNREACHED):
+            try:
+                for piece in self._pieces(key, url, offset + done, size - done if size >= 0 else -1):
+                    self._cancel.check()
+                    take(piece)
+                    done += len(piece)
+                return
+            except TransportError as fault:
+                if not fault.retryable or attempt == _UNREACHED - 1:
+                    raise CacheError(f"GitHub's cache cannot be reached: {fault.kind}", where=key) from None
+            self._cancel.wait(float(attempt))
+
+    def _pieces(self, key: str, url: str, offset: int, size: int) -> Iterator[bytes]:
         if size == 0:
             return
         end = str(offset + size - 1) if size > 0 else ""
@@ -213,14 +242,13 @@ class GhaCache:
             left = size
             skip = offset if response.status == 200 else 0
             while left and (piece := response.read_piece()):
-                self._cancel.check()
                 if skip:
                     piece, skip = piece[skip:], max(0, skip - len(piece))
                 if size > 0:
                     piece = piece[:left]
                     left -= len(piece)
                 if piece:
-                    take(piece)
+                    yield piece
 
     # -- requests
 
@@ -250,7 +278,7 @@ class GhaCache:
             try:
                 response = self._transport.send(request)
             except TransportError as fault:
-                if not fault.retryable or attempt == _ATTEMPTS - 1:
+                if not fault.retryable or attempt == _UNREACHED - 1:
                     raise CacheError(f"GitHub's cache cannot be reached: {fault.kind}", where=what) from None
                 after = wait
             else:
@@ -264,6 +292,12 @@ class GhaCache:
             self._cancel.wait(min(after, _LONGEST_WAIT_S))
             wait *= 2
         raise AssertionError("unreachable")
+
+
+def _number(key: str) -> int:
+    """Return the number of an index."""
+    number = key.rpartition("#")[2]
+    return int(number) if number.isdecimal() and len(number) < 19 else 0
 
 
 def _parse_where(value: Any) -> dict[str, tuple[str, int]]:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _MOST_READ = 64
 
 
+_CUTS = 3
+"""How often a download is taken up again."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """An object in a listing; `modified` is seconds since the epoch."""
@@ -114,8 +118,14 @@ class ObjectCache:
             self._store.upload(self._blobs + blob.digest, source, blob.size)
 
     def fetch(self, blob: Descriptor, sink: BlobSink) -> None:
-        """Download one blob."""
-        self._store.download(self._blobs + blob.digest, sink.offset, sink.write)
+        """Download one blob; goes on where it was cut."""
+        for attempt in range(_CUTS + 1):
+            try:
+                self._store.download(self._blobs + blob.digest, sink.offset, sink.write)
+                return
+            except CutOffError:
+                if attempt == _CUTS:
+                    raise
 
     def publish(self, publication: Publication, seen: Sequence[Found]) -> bool:
         """Write a publication under every name, then remove those that it contains."""
@@ -146,6 +156,10 @@ class ObjectCache:
                     found[Digest(text)] = item
             self._there = found
         return self._there
+
+
+class CutOffError(CacheError):
+    """The service stopped in the middle of an object."""
 
 
 def gone(name: str, where: str) -> CacheError:

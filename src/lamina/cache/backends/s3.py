@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from lamina.cache.backend import CacheError
-from lamina.cache.backends.objects import ObjectCache, StoredObject, gone, whole
+from lamina.cache.backends.objects import CutOffError, ObjectCache, StoredObject, gone, whole
 from lamina.cache.spec import CacheSpec, parse_seconds
 from lamina.cancel import Cancel
 from lamina.errors import InputError, MachineError
@@ -125,7 +125,13 @@ class _S3:
     def _told(self, name: str) -> Iterator[None]:
         """Turn boto's errors into ours; its texts name codes and hosts, never keys."""
         from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            IncompleteReadError,
+            ReadTimeoutError,
+            ResponseStreamingError,
+        )
 
         try:
             yield
@@ -135,6 +141,8 @@ class _S3:
                 raise _GoneError(name, self._shown) from error
             words = str(error.response.get("Error", {}).get("Message", ""))[:200]
             raise CacheError(f"S3 refused: {code}: {words}", where=self._shown) from error
+        except (ResponseStreamingError, IncompleteReadError, ReadTimeoutError) as error:
+            raise CutOffError(f"S3 broke off: {type(error).__name__}", where=self._shown) from error
         except (BotoCoreError, Boto3Error) as error:
             raise CacheError(f"S3 cannot be used: {type(error).__name__}: {error!s:.200}", where=self._shown) from error
 
