@@ -104,6 +104,24 @@ def test_exports_add_up(place, context, machine) -> None:
     assert ran(c.build(other, "-t", "other", "--cache-from", place.from_).stderr) == []
 
 
+def test_a_fresh_machine_names_the_file_that_changed(place, context, machine) -> None:
+    """L1: the lists of files travel with the cache; what stands on the changed step is told by it."""
+    machine("a").build(context, "-t", "app", "--cache-to", place.to + ",mode=max")
+    (context / "app.txt").write_text("two")
+    b = machine("b")
+    done = b.build(context, "-t", "app", "--explain", "--cache-from", place.from_)
+    why = json.loads(b("why", "--format", "json").stdout)
+
+    assert "app.txt changed" in done.stderr
+    told = {step["name"].split("] ", 1)[-1]: step["why"] for step in why["steps"]}
+    copied = told["COPY app.txt ."]
+    assert [change["paths"][0]["path"] for change in copied["changes"] if change["paths"]] == ["app.txt"]
+    assert "(first build here; compared with the cache from " in copied["sentence"]
+    run = next(step for name, step in told.items() if name.startswith("RUN cat"))
+    assert '"[build 2/3] COPY app.txt ." below it ran again: ' in run["sentence"]
+    assert "app.txt" in run["sentence"]
+
+
 def test_exporting_again_sends_nothing(place, context, machine) -> None:
     """C10: what is there is not sent twice, and an export without news writes nothing."""
     a = machine("a")

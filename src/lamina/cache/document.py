@@ -4,8 +4,6 @@ A document is JSON, compressed. Layers stand below those that are made on them; 
 from outside, so parsing checks every field; a document that breaks a rule is refused whole. Two documents merge into
 one that knows all that either knew: layers are the same when their chains of diffIDs are, and where two records claim
 one key, the newer keeps it.
-
-`buildkit_config` says the same in BuildKit's form (`application/vnd.buildkit.cacheconfig.v0`), as far as that can.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import gzip
 import json
 import time
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,9 +23,9 @@ from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest
 
 MEDIA_TYPE = "application/vnd.lamina.cache.v1+gzip"
+LIST_MEDIA_TYPE = "application/vnd.lamina.cache.list.v1+zlib"
 CHUNK_MEDIA_TYPE = "application/vnd.lamina.cache.chunk.v1+zstd"
 INDEX_MEDIA_TYPE = "application/vnd.lamina.layer.index.v1+gzip"
-BUILDKIT_MEDIA_TYPE = "application/vnd.buildkit.cacheconfig.v0"
 VERSION = 1
 MAX_BYTES = 64 << 20
 MAX_LAYERS = 8000
@@ -35,8 +33,10 @@ MAX_RECORDS = 20_000
 MAX_DEPTH = 500
 MAX_MOUNTS = 200
 MAX_CHUNKS = 100_000
+MAX_LISTS = 5000
+MAX_LIST_BYTES = 16 << 20
+"""Bytes of all lists in one cache; those of the records used last stay."""
 _KEYS_A_MOUNT = 3
-_BUILDKIT_MAX_BYTES = 1 << 20
 _MAX_PARTS_BYTES = 64 << 10
 
 
@@ -112,12 +112,21 @@ class CacheMount:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheList:
+    """The list of files behind a content digest that a record counts (see `listing.py`): for explaining a miss."""
+
+    content: Digest
+    blob: Descriptor
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
-    """What a cache holds: layers, records that lead to them, and contents of cache mounts."""
+    """What a cache holds: layers, records that lead to them, contents of cache mounts, lists of files."""
 
     layers: tuple[CacheLayer, ...] = ()
     records: tuple[CacheRecord, ...] = ()
     mounts: tuple[CacheMount, ...] = ()
+    lists: tuple[CacheList, ...] = ()
 
     def chain(self, number: int) -> list[CacheLayer]:
         """Return the layers of the chain that ends with a layer, bottom first."""
@@ -138,6 +147,8 @@ class Document:
         for mount in self.mounts:
             for chunk in mount.chunks:
                 found.setdefault(chunk.blob.digest, chunk.blob)
+        for one in self.lists:
+            found.setdefault(one.blob.digest, one.blob)
         return list(found.values())
 
 
@@ -148,6 +159,7 @@ def dump(document: Document) -> bytes:
         "layers": [_dump_layer(layer) for layer in document.layers],
         "records": [_dump_record(record) for record in document.records],
         "mounts": [_dump_mount(mount) for mount in document.mounts],
+        "lists": [[one.content, one.blob.digest, one.blob.size] for one in document.lists],
     }
     text = json.dumps(obj, sort_keys=True, separators=(",", ":")).encode("utf-8", "surrogatepass")
     return gzip.compress(text, 6, mtime=0)
@@ -183,7 +195,15 @@ def parse(raw: bytes, where: str = "") -> Document:
         _parse_record(checked, item, len(layers)) for item in checked.items(top.get("records"), MAX_RECORDS)
     )
     mounts = tuple(_parse_mount(checked, item) for item in checked.items(top.get("mounts", []), MAX_MOUNTS))
-    return Document(tuple(layers), records, mounts)
+    lists = tuple(_parse_list(checked, item) for item in checked.items(top.get("lists", []), MAX_LISTS))
+    return Document(tuple(layers), records, mounts, lists)
+
+
+def counted_contents(parts: Mapping[str, Any]) -> list[str]:
+    """Return the content digests that a record's key was made of."""
+    inputs = parts.get("inputs")
+    found = [item for item in inputs if isinstance(item, list) and len(item) == 3] if isinstance(inputs, list) else []
+    return [str(item[1]) for item in found if item[0] == "content"]
 
 
 def merge(documents: Sequence[Document], *, ttl_s: float, limit: int, now: float | None = None) -> Document:
@@ -202,7 +222,8 @@ def merge(documents: Sequence[Document], *, ttl_s: float, limit: int, now: float
     recent = [record for record in found.values() if now - record.used <= ttl_s]
     recent.sort(key=lambda record: (-record.used, record.canon))
     mounts = [mount for document in documents for mount in document.mounts if now - mount.used <= ttl_s]
-    return _compact(layers, _one_claim_each(recent[:limit]), _recent_mounts(mounts))
+    lists = {one.content: one for document in documents[::-1] for one in document.lists}
+    return _compact(layers, _one_claim_each(recent[:limit]), _recent_mounts(mounts), lists)
 
 
 def without(document: Document, gone: Collection[str]) -> Document:
@@ -217,65 +238,8 @@ def without(document: Document, gone: Collection[str]) -> Document:
             lost.add(number)
     records = [record for record in document.records if not lost.intersection(record.results)]
     mounts = [mount for mount in document.mounts if not any(chunk.blob.digest in gone for chunk in mount.chunks)]
-    return _compact(layers, records, mounts)
-
-
-def buildkit_config(document: Document, created: str = "1970-01-01T00:00:00Z") -> bytes:
-    """Return the document as BuildKit's cache config, the most recent records as far as its limit of 1 MiB allows.
-
-    Every record is a root of its own, named by its canonical key: BuildKit reads that without complaint, and its keys
-    being made of other things, finds no step of its own among them (see docs/cache.md).
-    """
-    layers = [
-        {
-            "blob": layer.blob.digest,
-            "parent": layer.parent,
-            "annotations": {
-                "mediaType": layer.blob.media_type,
-                "diffID": layer.diff_id,
-                "size": layer.blob.size,
-                "createdAt": created,
-            },
-        }
-        for layer in document.layers
-    ]
-    rows = [record for record in document.records if len(record.results) == 1 and record.results[0] >= 0]
-    while True:
-        records = [
-            {"digest": record.canon, "layers": [{"layer": record.results[0], "createdAt": created}]} for record in rows
-        ]
-        raw = json.dumps({"layers": layers, "records": records}, sort_keys=True, separators=(",", ":")).encode()
-        if len(raw) <= _BUILDKIT_MAX_BYTES:
-            return raw
-        if not rows:
-            return b"{}"
-        rows = rows[: len(rows) // 2]
-
-
-def buildkit_summary(raw: bytes, where: str = "") -> tuple[int, int]:
-    """Return how many layers and records a cache config written by BuildKit has.
-
-    Raises:
-        InputError: it is none.
-    """
-    checked = Checked(where or "BuildKit cache config")
-    try:
-        top = checked.table(json.loads(raw))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not a cache config: {error}", where=checked.where) from error
-    layers = [checked.table(entry) for entry in checked.items(top.get("layers", []), MAX_LAYERS)]
-    records = [checked.table(entry) for entry in checked.items(top.get("records", []), MAX_RECORDS)]
-    for layer in layers:
-        checked.digest(layer.get("blob"))
-        checked.whole(layer.get("parent", 0), -1, len(layers) - 1)
-    for record in records:
-        checked.digest(record.get("digest"))
-        for result in checked.items(record.get("layers", []), MAX_LAYERS):
-            checked.whole(checked.table(result).get("layer"), 0, len(layers) - 1)
-        for alternatives in checked.items(record.get("inputs", []), MAX_RECORDS):
-            for link in checked.items(alternatives, MAX_RECORDS):
-                checked.whole(checked.table(link).get("link"), 0, len(records) - 1)
-    return len(layers), len(records)
+    lists = {one.content: one for one in document.lists if one.blob.digest not in gone}
+    return _compact(layers, records, mounts, lists)
 
 
 # -- merging
@@ -316,8 +280,13 @@ def _one_claim_each(records: Iterable[CacheRecord]) -> list[CacheRecord]:
     return kept
 
 
-def _compact(layers: Sequence[CacheLayer], records: Sequence[CacheRecord], mounts: Iterable[CacheMount]) -> Document:
-    """Return a document with only the layers that records lead to; whole records go where that is too many."""
+def _compact(
+    layers: Sequence[CacheLayer],
+    records: Sequence[CacheRecord],
+    mounts: Iterable[CacheMount],
+    lists: Mapping[Digest, CacheList],
+) -> Document:
+    """Return a document with only what records lead to; whole records go where that is too many layers."""
     kept: dict[int, int] = {}
     taken: list[CacheLayer] = []
     written: list[CacheRecord] = []
@@ -336,7 +305,19 @@ def _compact(layers: Sequence[CacheLayer], records: Sequence[CacheRecord], mount
             kept[number] = len(taken)
             taken.append(replace(layer, parent=kept[layer.parent] if layer.parent >= 0 else -1))
         written.append(replace(record, results=tuple(kept[n] if n >= 0 else -1 for n in record.results)))
-    return Document(tuple(taken), tuple(written), tuple(mounts))
+    return Document(tuple(taken), tuple(written), tuple(mounts), tuple(_needed_lists(written, lists)))
+
+
+def _needed_lists(records: Iterable[CacheRecord], lists: Mapping[Digest, CacheList]) -> Iterator[CacheList]:
+    """Yield the lists that records count, those of the first records first, as far as there is room."""
+    left = MAX_LIST_BYTES
+    taken: set[Digest] = set()
+    for content in (Digest(text) for record in records for text in counted_contents(record.parts) if text in lists):
+        one = lists[content]
+        if content not in taken and len(taken) < MAX_LISTS and one.blob.size <= left:
+            taken.add(content)
+            left -= one.blob.size
+            yield one
 
 
 def _recent_mounts(mounts: Iterable[CacheMount]) -> list[CacheMount]:
@@ -435,3 +416,10 @@ def _parse_mount(checked: Checked, obj: Any) -> CacheMount:
         size=checked.whole(table.get("size"), 0, 1 << 50),
         used=checked.number(table.get("used")),
     )
+
+
+def _parse_list(checked: Checked, obj: Any) -> CacheList:
+    if len(checked.items(obj, 3)) != 3:
+        raise InputError("a list of files is three values", where=checked.where)
+    size = checked.whole(obj[2], 0, MAX_LIST_BYTES)
+    return CacheList(checked.digest(obj[0]), Descriptor(LIST_MEDIA_TYPE, checked.digest(obj[1]), size))

@@ -16,7 +16,8 @@ from functools import partial
 from typing import BinaryIO
 
 from lamina.cache.backend import CacheBackend, CacheError, Found, Publication
-from lamina.cache.document import Document, buildkit_config, dump, merge, parse, without
+from lamina.cache.buildkit_config import buildkit_config
+from lamina.cache.document import Document, dump, merge, parse, without
 from lamina.cache.gather import Gathered
 from lamina.cache.spec import CacheSpec
 from lamina.cancel import Cancel

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, BinaryIO
 
-from lamina.cache.document import INDEX_MEDIA_TYPE, CacheLayer, CacheRecord, Document
+from lamina.cache.document import (
+    INDEX_MEDIA_TYPE,
+    LIST_MEDIA_TYPE,
+    CacheLayer,
+    CacheList,
+    CacheRecord,
+    Document,
+    counted_contents,
+)
 from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest, sha256_digest
 from lamina.snapshot.rows import LayerRef, LayerRow, parse_origin
@@ -19,12 +27,16 @@ from lamina.state.db import State
 
 _CHUNK = 500
 _MOST_KEYS = 100
+_MAX_LIST_BYTES = 1 << 20
 
 PackChain = Callable[[LayerRef], list[LayerRow]]
 """Returns a chain's rows, bottom first, each with its blob's descriptor and diffID."""
 
 DumpIndex = Callable[[LayerRow], bytes | None]
 """Returns a layer's index, None when it is not at hand."""
+
+FindList = Callable[[str], bytes | None]
+"""Returns the list of files behind a content digest, None when it is not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +94,11 @@ def _read_nodes(state: State, nodes: list[int], asked: Mapping[int, set[str]]) -
 
 
 def gather(
-    records: Iterable[KnownRecord], pack: PackChain, dump_index: DumpIndex, only: Collection[int] | None = None
+    records: Iterable[KnownRecord],
+    pack: PackChain,
+    dump_index: DumpIndex,
+    only: Collection[int] | None = None,
+    find_list: FindList = lambda _content: None,
 ) -> Gathered:
     """Return the records as a document.
 
@@ -93,6 +109,7 @@ def gather(
     layers: list[CacheLayer] = []
     numbers: dict[int, int] = {}
     taken: list[CacheRecord] = []
+    lists: dict[str, CacheList] = {}
     now = time.time()
     for record in records:
         if only is not None and any(layer is not None and layer not in only for layer in record.layers):
@@ -106,6 +123,11 @@ def gather(
                     layers.append(_layer(row, number, dump_index, gathered))
                 number = numbers[row.id]
             results.append(number)
+        for content in counted_contents(record.parts):
+            if content not in lists and (data := find_list(content)) is not None and len(data) <= _MAX_LIST_BYTES:
+                descriptor = Descriptor(LIST_MEDIA_TYPE, sha256_digest(data), len(data))
+                lists[content] = CacheList(Digest(content), descriptor)
+                gathered.openers[descriptor.digest] = partial(io.BytesIO, data)
         taken.append(
             CacheRecord(
                 keys=record.keys,
@@ -118,7 +140,7 @@ def gather(
                 used=now,
             )
         )
-    gathered.document = Document(tuple(layers), tuple(taken))
+    gathered.document = Document(tuple(layers), tuple(taken), lists=tuple(lists.values()))
     return gathered
 
 

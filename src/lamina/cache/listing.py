@@ -74,13 +74,19 @@ def keep_listing(state: State, digest: str, rows: Iterable[tuple[str, ...]]) -> 
             total -= size
 
 
+def find_data(state: State, digest: str) -> bytes | None:
+    """Return the list behind a content digest as it is kept, None when it is not (any more)."""
+    found = state.execute("SELECT data FROM listing WHERE digest = ?", (digest,)).fetchone()
+    return found[0] if found is not None else None
+
+
 def find_listing(state: State, digest: str) -> tuple[Row, ...] | None:
     """Return the rows behind a content digest, None when they are not kept (any more)."""
-    found = state.execute("SELECT data FROM listing WHERE digest = ?", (digest,)).fetchone()
-    if found is None:
+    data = find_data(state, digest)
+    if data is None:
         return None
     try:
-        return decode(found[0])
+        return decode(data)
     except ValueError:
         return None
 

@@ -20,7 +20,9 @@ from lamina.cache.records import Records
 from lamina.cache.spec import CacheSpec
 from lamina.cancel import Cancel
 from lamina.errors import CancelledError, Error
+from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest
+from lamina.registry.download import BlobSink
 from lamina.snapshot.layers import Layers
 from lamina.snapshot.rows import LayerRef, dump_origin
 from lamina.solver.protocol import Hit
@@ -70,6 +72,18 @@ class CacheSource:
         """Return the record that a key leads to."""
         self.document()
         return self._by_key.get(key)
+
+    def fetch(self, blob: Descriptor, sink: BlobSink) -> None:
+        """Write one blob of the source into `sink`.
+
+        Raises:
+            CacheError: it is not there (any more).
+        """
+        backend = self._backend()
+        try:
+            backend.fetch(blob, sink)
+        finally:
+            backend.close()
 
     def close(self) -> None:
         """Wait for the thread."""

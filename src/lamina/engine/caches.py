@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from lamina.cache.backend import CacheBackend, CacheError
+from lamina.cache.elsewhere import Elsewhere
+from lamina.cache.listing import find_data
 from lamina.cache.records import Records
 from lamina.cache.spec import CacheSpec, parse_spec
 from lamina.cache.travel import CacheSource, TravelCache
@@ -43,6 +46,7 @@ class Caches:
 
     Attributes:
         cache: what the solver asks.
+        elsewhere: what the sources know, for explaining a miss.
         pack_all: some export wants every step's result packed.
     """
 
@@ -53,6 +57,7 @@ class Caches:
         records = Records(place.state, place.locks)
         place.cache_specs.update({spec.origin(): spec for spec in self._from})
         self._sources = [CacheSource(spec, lambda spec=spec: self._open(spec)) for spec in self._from]  # type: ignore[misc]
+        self.elsewhere = Elsewhere(self._sources)
         self.cache = TravelCache(records, place.layers, self._sources, self._cannot_read)
         self._mounts = TravellingMounts(place, options.context, self._sources, self._warn)
         self._exports = [self._start(spec) for spec in self._to if spec.type != "inline"]
@@ -112,6 +117,7 @@ class Caches:
             return
         from lamina.cache.gather import gather, known_records
 
+        find_list = partial(find_data, self._place.state)
         records = known_records(self._place.state, solver.definitions.values())
         chain = {row.id for ref in solver.results for row in self._place.layers.rows.chain(ref.layer)}
         gathered: dict[bool, Gathered] = {}
@@ -119,7 +125,7 @@ class Caches:
             spec = export.spec
             if spec.max not in gathered:
                 gathered[spec.max] = gather(
-                    records, solver.packer.finish, self._dump_index, None if spec.max else chain
+                    records, solver.packer.finish, self._dump_index, None if spec.max else chain, find_list
                 )
             found = self._recompressed(gathered[spec.max], spec)
             self._export(export, self._mounts.add(found, export) if spec.mounts else found)

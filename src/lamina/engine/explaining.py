@@ -25,6 +25,7 @@ from lamina.cache.changes import (
     told_value,
 )
 from lamina.cache.compare_files import modes_aside
+from lamina.cache.elsewhere import Elsewhere
 from lamina.cache.explain import compare
 from lamina.cache.facts import Facts, Pruned, facts_of, find_facts, find_like, find_pruned
 from lamina.cache.listing import Row, find_listing, keep_listing
@@ -62,11 +63,20 @@ class Explainer:
     Args:
         project, name: under which earlier builds are found.
         build: id of this build.
+        elsewhere: what the caches from elsewhere know; None without any.
     """
 
     def __init__(
-        self, state: State, history: History, project: str, name: str, build: str, options: BuildOptions
+        self,
+        state: State,
+        history: History,
+        project: str,
+        name: str,
+        build: str,
+        options: BuildOptions,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._state, self._history = state, history
         self._project, self._name, self._build = project, name, build
         self._options = options
@@ -155,6 +165,8 @@ class Explainer:
 
     def _first(self, miss: Miss) -> Explanation:
         name = miss.vertex.name
+        if (told := self._by_caches(miss)) is not None:
+            return told
         sentence = "no record: this is the first build of this project here"
         like = find_like(self._state, name)
         if like is None:
@@ -166,6 +178,25 @@ class Explainer:
         told = explanation(name, changes)
         sentence += f"; the same step of another one differs: {told.sentence}"
         return Explanation(name, sentence, "first", name, sentence, told.changes)
+
+    def _by_caches(self, miss: Miss) -> Explanation | None:
+        """Compare with the same step as the caches from elsewhere know it; None when none does, or nothing differs."""
+        name = miss.vertex.name
+        found = self._elsewhere.like(name, miss.parts) if self._elsewhere is not None else None
+        if found is None:
+            return None
+        old, where = found
+        changes = compare(old, facts_of(name, miss.parts, canon=miss.exact), self._lists)
+        own = [change for change in changes if change.kind != "below"]
+        below_it = [miss.vertex.inputs[int(change.what)][0] for change in changes if change.kind == "below"]
+        roots = [self._explained[digest] for digest in below_it if digest in self._explained]
+        if own:
+            told = explanation(name, [*own, *(below_change(root, ran=True) for root in roots)])
+        elif roots:
+            told = below(name, roots[0], [below_change(root, ran=True) for root in roots[1:]], ran=True)
+        else:
+            return None
+        return replace(told, sentence=f"{told.sentence} (first build here; compared with the cache from {where})")
 
     def _same_key(self, name: str, step: Step, build: Build) -> Explanation | None:
         """Explain why a key that a build before made leads to nothing; None when it did not get to run."""
@@ -190,7 +221,8 @@ class Explainer:
     # -- comparing
 
     def _lists(self, digest: str) -> tuple[Row, ...] | None:
-        return find_listing(self._state, digest)
+        rows = find_listing(self._state, digest)
+        return self._elsewhere.rows(digest) if rows is None and self._elsewhere is not None else rows
 
     def _compare(self, miss: Miss, old: Facts, past: Past, match: Match) -> Explanation:
         """Compare a miss with the record of the step it was; follow what is below it to where it began."""

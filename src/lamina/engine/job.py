@@ -139,7 +139,9 @@ class Job:
     @cached_property
     def caches(self) -> Caches | None:
         """The caches elsewhere that the options name; opened when first needed."""
-        return self._stack.enter_context(open_caches(self.place, self.options, self.sink))
+        caches = self._stack.enter_context(open_caches(self.place, self.options, self.sink))
+        self.recording.elsewhere = caches.elsewhere if caches else None
+        return caches
 
     @cached_property
     def solver(self) -> Solver:

@@ -24,6 +24,7 @@ from lamina.progress import Event, Sink
 from lamina.solver.protocol import Miss, Outcome, Vertex
 
 if TYPE_CHECKING:
+    from lamina.cache.elsewhere import Elsewhere
     from lamina.engine.explaining import Explainer
     from lamina.llb.definition import Graph
 
@@ -49,6 +50,7 @@ class Recording:
 
     Attributes:
         id: of the record.
+        elsewhere: what caches from elsewhere know of steps.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Recording:
         self._explanations: dict[str, Explanation] = {}
         self._result: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self.elsewhere: Elsewhere | None = None
 
     def __enter__(self) -> Recording:
         return self
@@ -129,7 +132,7 @@ class Recording:
 
         place, recorder = self._place, self._recorder
         history = History(place.state, place.root)
-        found = Explainer(place.state, history, recorder.project, recorder.name, self.id, self._options)
+        found = Explainer(place.state, history, recorder.project, recorder.name, self.id, self._options, self.elsewhere)
         found.begins(self._vertices)
         return found
 

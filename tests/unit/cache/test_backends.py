@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lamina.cache.backend import CacheBackend, CacheError
-from lamina.cache.document import BUILDKIT_MEDIA_TYPE, buildkit_summary
+from lamina.cache.buildkit_config import BUILDKIT_MEDIA_TYPE, buildkit_summary
 from lamina.cache.spec import CacheSpec
 from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import sha256_digest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamina.cache.backends.manifest import read_cache_manifest
+from lamina.cache.buildkit_config import buildkit_config, buildkit_summary
 from lamina.cache.document import (
+    LIST_MEDIA_TYPE,
+    MAX_LIST_BYTES,
     CacheLayer,
+    CacheList,
     CacheRecord,
     Document,
-    buildkit_config,
-    buildkit_summary,
     dump,
     merge,
     parse,
@@ -122,6 +125,48 @@ def test_without_blobs_that_are_gone() -> None:
 
     assert [r.description for r in without(document, {named("b")}).records] == ["x", "z"]
     assert [r.description for r in without(document, {named("a")}).records] == ["z"]
+
+
+def counting(name: str, *contents: str, used: float = 0.0) -> CacheRecord:
+    """A record whose key was made of contents."""
+    inputs = [["key", named("k"), "base"], *(["content", named(content), "context"] for content in contents)]
+    return replace(record(name, -1, used=used), parts={"inputs": inputs})
+
+
+def files(content: str, size: int = 9) -> CacheList:
+    return CacheList(named(content), Descriptor(LIST_MEDIA_TYPE, named(f"list of {content}"), size))
+
+
+def test_lists_of_files_stay_with_the_records_that_count_them() -> None:
+    one = Document((), (counting("x", "a", "b"),), lists=(files("a"), files("b")))
+    two = Document((), (counting("y", "b", "c"),), lists=(files("b"), files("c"), files("nobody's")))
+    merged = merge([one, two], ttl_s=FOR_EVER, limit=9)
+
+    assert {one.content for one in merged.lists} == {named("a"), named("b"), named("c")}
+    assert {blob.digest for blob in merged.blobs()} == {named(f"list of {name}") for name in "abc"}
+    assert parse(dump(merged)) == merged
+
+
+def test_a_list_that_is_gone_takes_no_record_along() -> None:
+    document = Document((), (counting("x", "a"),), lists=(files("a"),))
+
+    assert without(document, {named("list of a")}) == replace(document, lists=())
+
+
+def test_lists_of_what_was_used_last_have_the_room() -> None:
+    half = MAX_LIST_BYTES // 2
+    records = counting("old", "a", used=1), counting("new", "b", "c", used=2)
+    document = Document((), records, lists=(files("a", half), files("b", half), files("c", half)))
+
+    assert [one.content for one in merge([document], ttl_s=FOR_EVER, limit=9).lists] == [named("b"), named("c")]
+
+
+def test_a_document_without_lists_is_read() -> None:
+    """Earlier versions wrote none."""
+    table = json.loads(gzip.decompress(dump(Document())))
+    del table["lists"]
+
+    assert parse(gzip.compress(json.dumps(table).encode())) == Document()
 
 
 GOOD = json.loads(gzip.decompress(dump(Document((layer("a"), layer("b", 0)), (record("x", 1),)))))

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina.cache.backend import Publication
-from lamina.cache.document import BUILDKIT_MEDIA_TYPE, MEDIA_TYPE
+from lamina.cache.buildkit_config import BUILDKIT_MEDIA_TYPE
+from lamina.cache.document import MEDIA_TYPE
 from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest, sha256_digest
 from lamina.oci.manifest import Manifest, parse_any
