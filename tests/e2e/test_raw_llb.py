@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import lamina
-from lamina.errors import Error, InputError
+from lamina.errors import InputError
 from lamina.llb.pb import ops_pb2 as pb
 from support.raw_llb import Definition, cases, file, listing, make_context
 
@@ -120,19 +120,27 @@ def test_an_owner_looked_up_in_another_input_counts(tmp_path: Path):
 
 
 @needs_root
-@pytest.mark.parametrize(
-    "op",
-    [
-        pb.Op(build=pb.BuildOp(builder=-1)),
-        pb.Op(source=pb.SourceOp(identifier="docker-image://x", attrs={"image.layerlimit": "1"})),
-    ],
-    ids=["nested build", "layer limit"],
-)
-def test_what_is_not_carried_out_is_said_clearly(op: pb.Op, tmp_path: Path):
-    """B4, B12."""
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5"])
+def test_a_limit_of_layers_is_a_number(limit: str, tmp_path: Path):
     made = Definition()
-    with pytest.raises(Error, match=r"nested builds|image\.layerlimit"):
+    op = pb.Op(source=pb.SourceOp(identifier="docker-image://x", attrs={"image.layerlimit": limit}))
+    with pytest.raises(InputError, match=r"image\.layerlimit of a source must be a number of layers from 1 on"):
         tree(made.message(made.add(op)), tmp_path)
+
+
+@needs_root
+def test_only_the_first_layers_of_an_image_are_used(tmp_path: Path, registry: str):
+    """B4: `image.layerlimit`; each limit is another result."""
+    below = lamina.llb.scratch().mkfile("/one", b"1").mkfile("/two", b"2")
+    name = f"{registry}/layers:1"
+    lamina.solve(below.marshal(), output=f"type=registry,name={name}", root=tmp_path / "root")
+    found = []
+    for limit in ("1", "2", "9"):
+        made = Definition()
+        op = made.add(pb.Op(source=pb.SourceOp(identifier=f"docker-image://{name}", attrs={"image.layerlimit": limit})))
+        found.append(sorted(tree(made.message(op), tmp_path)))
+
+    assert found == [["one"], ["one", "two"], ["one", "two"]]
 
 
 @needs_root
@@ -167,3 +175,63 @@ def test_a_raw_definition_gives_the_tree_that_buildkit_made(name: str, tmp_path:
     else:
         solve()
         assert listing(archive) == GOLDEN[name]
+
+
+def nested(inner: pb.Definition, *, name: str = "", wanted: str = "") -> pb.Definition:
+    """Return a definition that writes another one into a file, and builds it."""
+    made = Definition()
+    written = made.add(
+        file(action(-1, -1, 0, mkfile(f"/{name or 'buildkit.llb.definition'}", inner.SerializeToString())))
+    )
+    attrs = {"llbbuild.filename": wanted or name} if wanted or name else {}
+    op = pb.BuildOp(builder=-1, inputs={"buildkit.llb.definition": pb.BuildInput(input=0)}, attrs=attrs)
+    return made.message(made.add(pb.Op(build=op), (written, 0)))
+
+
+def small(text: bytes) -> pb.Definition:
+    made = Definition()
+    return made.message(made.add(file(action(-1, -1, 0, mkfile("/made", text)))))
+
+
+@needs_root
+def test_a_definition_in_a_file_is_built(tmp_path: Path):
+    """B12: in the usual file or the one that is named; also in several layers of them."""
+    assert tree(nested(small(b"in")), tmp_path) == {"made": b"in"}
+    assert tree(nested(small(b"named"), name="d.pb"), tmp_path) == {"made": b"named"}
+    assert tree(nested(nested(nested(small(b"deep")))), tmp_path) == {"made": b"deep"}
+
+
+@needs_root
+def test_a_nested_build_has_the_directories_of_the_outer_one_and_its_own_output(tmp_path: Path):
+    (tmp_path / "ctx").mkdir()
+    (tmp_path / "ctx/a").write_text("from the context")
+    made = Definition()
+    local = made.local("ctx")
+    made_of = made.add(file(action(-1, -1, 1, mkfile("/no", b"")), action(-1, 0, 0, copy("/a", "/b"))), (local, 0))
+
+    assert tree(nested(made.message(made_of, 0)), tmp_path, ctx=tmp_path / "ctx") == {"b": b"from the context"}
+
+
+@needs_root
+def test_what_is_wrong_with_a_nested_definition_is_told(tmp_path: Path):
+    broken = pb.Definition(**{"def": [b"\xff\xff"]})
+    with pytest.raises(InputError, match=r"the nested build's definition 'buildkit.llb.definition': "):
+        tree(nested(broken), tmp_path)
+    with pytest.raises(InputError, match="'other' is not there"):
+        tree(nested(small(b""), name="d.pb", wanted="other"), tmp_path)
+    deep = small(b"")
+    for _ in range(17):
+        deep = nested(deep)
+    with pytest.raises(InputError, match="more than 16 deep"):
+        tree(deep, tmp_path)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "op", [pb.BuildOp(builder=0), pb.BuildOp(builder=-1), pb.BuildOp(builder=-1, inputs={"x": pb.BuildInput(input=0)})]
+)
+def test_a_nested_build_for_another_builder_is_refused(op: pb.BuildOp, tmp_path: Path):
+    made = Definition()
+    below = made.add(file(action(-1, -1, 0, mkfile("/a", b""))))
+    with pytest.raises(InputError, match="is a nested build without a definition"):
+        tree(made.message(made.add(pb.Op(build=op), (below, 0))), tmp_path)

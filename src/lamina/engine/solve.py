@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lamina.attest.capture import Material
 from lamina.cache.records import Records
+from lamina.cancel import Cancel
 from lamina.engine.contexts import Contexts
 from lamina.engine.counted_secrets import CountedSecrets
 from lamina.engine.options import BuildOptions, Environment, Timing
@@ -31,7 +33,7 @@ from lamina.session import Session
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.planner import Planned, Planner
 from lamina.solver.protocol import Miss, Outcome, Resolved, Vertex
-from lamina.solver.runner import Runner
+from lamina.solver.runner import OnResolved, Runner
 from lamina.solver.runs import Shared
 from lamina.source.context import ContextChangedError
 from lamina.source.http import HttpSource
@@ -150,6 +152,7 @@ class Solver:
             secret_version=counted.version,
             fill_mount=caches.fill_mount if caches else None,
             mount_used=place.room.mount_used,
+            nested=self._solve_nested,
         )
 
     def __enter__(self) -> Solver:
@@ -178,46 +181,61 @@ class Solver:
             self.worker.forget_contexts()
             return self._solve(graphs)
 
-    def _solve(self, graphs: Sequence[Graph]) -> list[LayerRef]:
-        worker, files = self.worker, self._settings.files_wanted
-        self._has_steps = any(vertex.op.WhichOneof("op") == "exec" for graph in graphs for vertex in graph.vertices)
-        worker.needs_tree = worker.needs_tree.union(
-            *(trees_needed(graph, [graph.target[0]] if files else []) for graph in graphs)
-        )
+    def _solve_nested(self, graph: Graph, depth: int, cancel: Cancel) -> LayerRef:
+        """Solve a graph that a step of this build found; its steps are told of, but not numbered in the record."""
+        vertices = self._load([graph], depth)
+        on_resolved = partial(self._take, frozenset())
+        resolved = self._runner(vertices, on_resolved, None, cancel).solve([graph.target[0]])
+        return self.worker.as_layers(resolved[graph.target[0]].results[graph.target[1]], cancel)
+
+    def _load(self, graphs: Sequence[Graph], depth: int = 0) -> dict[str, Vertex]:
+        worker = self.worker
+        also = self._settings.files_wanted
+        with self._guard:
+            worker.needs_tree = worker.needs_tree.union(
+                *(trees_needed(graph, [graph.target[0]] if also else []) for graph in graphs)
+            )
         vertices: dict[str, Vertex] = {}
         for graph in graphs:
-            vertices |= load_vertices(graph, worker)
+            vertices |= load_vertices(graph, worker, depth)
+        with self._guard:
+            self._vertices |= vertices
+        return vertices
+
+    def _take(self, exported: Collection[str], vertex: Vertex, resolved: Resolved) -> None:
+        """Note a vertex's results, and start to pack those that will be wanted."""
+        self._resolved[vertex.digest] = resolved
+        pack_all = self._caches is not None and self._caches.pack_all
+        for result in resolved.results if pack_all else resolved.results[:1]:
+            if (pack_all or vertex.digest in exported) and isinstance(result, LayerRef):
+                self.packer.ahead(result)
+
+    def _runner(
+        self, vertices: Mapping[str, Vertex], on_resolved: OnResolved, watcher: Watcher | None, cancel: Cancel
+    ) -> Runner:
+        return Runner(
+            vertices,
+            self._caches.cache if self._caches else Records(self._place.state, self._place.locks),
+            self._sink,
+            cancel,
+            jobs=self._settings.jobs or max(4, 2 * (os.cpu_count() or 1)),
+            on_resolved=on_resolved,
+            on_miss=watcher.missed if watcher is not None else None,
+            settled=self._settled,
+            shared=self._settings.shared,
+        )
+
+    def _solve(self, graphs: Sequence[Graph]) -> list[LayerRef]:
+        self._has_steps = any(vertex.op.WhichOneof("op") == "exec" for graph in graphs for vertex in graph.vertices)
+        vertices = self._load(graphs)
         targets = [graph.target for graph in graphs]
         exported: set[str] = set()
         for target, _ in targets if self._settings.pack else ():
             exported |= _export_path(vertices, target)
 
-        pack_all = self._caches is not None and self._caches.pack_all
-
         self.graphs |= {graph.target: graph for graph in graphs}
-        self._vertices |= vertices
-
-        def on_resolved(vertex: Vertex, resolved: Resolved) -> None:
-            self._resolved[vertex.digest] = resolved
-            for result in resolved.results if pack_all else resolved.results[:1]:
-                if (pack_all or vertex.digest in exported) and isinstance(result, LayerRef):
-                    self.packer.ahead(result)
-
-        cache = self._caches.cache if self._caches else Records(self._place.state, self._place.locks)
-        jobs = self._settings.jobs or max(4, 2 * (os.cpu_count() or 1))
         watcher = self._watcher
-        on_miss = watcher.missed if watcher is not None else None
-        runner = Runner(
-            vertices,
-            cache,
-            self._sink,
-            self._place.cancel,
-            jobs=jobs,
-            on_resolved=on_resolved,
-            on_miss=on_miss,
-            settled=self._settled,
-            shared=self._settings.shared,
-        )
+        runner = self._runner(vertices, partial(self._take, exported), watcher, self._place.cancel)
         wanted = list(dict.fromkeys(target for target, _ in targets))
         if watcher is None:
             resolved = runner.solve(wanted)
@@ -229,7 +247,7 @@ class Solver:
                 watcher.ends(runner.outcomes())
         self.definitions.update(runner.definitions)
         results = [resolved[target].results[output] for target, output in targets]
-        self.results = [worker.as_layers(result, self._place.cancel) for result in results]
+        self.results = [self.worker.as_layers(result, self._place.cancel) for result in results]
         return self.results
 
     def materials(self) -> dict[str, Material]:
@@ -316,8 +334,11 @@ def _export_path(vertices: Mapping[str, Vertex], target: str) -> set[str]:
         found.add(digest)
         inputs = vertices[digest].inputs
         below: Iterable[tuple[str, int]] = inputs[:1]
-        if type(vertices[digest].op).__name__ == "MergeOp":
+        kind = type(vertices[digest].op).__name__
+        if kind == "MergeOp":
             below = inputs
+        elif kind == "BuildOp":
+            below = ()
         pending += [digest for digest, _ in below]
     return found
 

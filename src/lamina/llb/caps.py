@@ -3,7 +3,7 @@
 LLB_CAPS = frozenset(
     {
         *("source.git.mtime", "source.git.fetchbycommit", "source.image.checksum", "source.local.differ"),
-        *("file.rm.nofollowsymlink", "passthroughop"),
+        *("file.rm.nofollowsymlink", "passthroughop", "source.buildop.llbfilename", "source.image.layerlimit"),
         *("source.image", "source.image.resolvemode", "source.local", "source.local.includepatterns"),
         *("source.local.unique", "source.local.sessionid"),
         *("source.local.followpaths", "source.local.excludepatterns", "source.local.sharedkeyhint", "source.git"),

@@ -15,6 +15,8 @@ from lamina.llb.caps import LLB_CAPS
 from lamina.llb.pb import ops_pb2 as pb
 
 MAX_OUTPUTS = 1 << 16
+LLB_BUILDER = -1
+_DEFINITION = "buildkit.llb.definition"
 
 
 def check_op(op: pb.Op, name: str) -> None:
@@ -39,6 +41,10 @@ def check_op(op: pb.Op, name: str) -> None:
         if not op.diff.HasField("lower") or not op.diff.HasField("upper"):
             raise InputError(f"{name} is a diff without a lower or an upper side")
         _check_inputs((op.diff.lower.input, op.diff.upper.input), count, name)
+    elif kind == "build":
+        if op.build.builder != LLB_BUILDER or _DEFINITION not in op.build.inputs:
+            raise InputError(f"{name} is a nested build without a definition, or for another builder than LLB's")
+        _check_inputs((part.input for part in op.build.inputs.values()), count, name, least=0)
     elif kind == "passthrough":
         if not op.passthrough.id or not len(op.passthrough.outputs):
             raise InputError(f"{name} is a passthrough without an id or without outputs")

@@ -8,6 +8,7 @@ from typing import Any
 from lamina.errors import InputError, NotYetError
 from lamina.llb.definition import Graph
 from lamina.llb.definition import Vertex as LlbVertex
+from lamina.ops.build import BuildOp
 from lamina.ops.exec import ExecOp
 from lamina.ops.file import FileOp
 from lamina.ops.http import HttpOp
@@ -19,8 +20,11 @@ from lamina.solver.protocol import Op, Vertex
 from lamina.source.http_request import without_credentials
 
 
-def load_vertices(graph: Graph, worker: Worker) -> dict[str, Vertex]:
+def load_vertices(graph: Graph, worker: Worker, depth: int = 0) -> dict[str, Vertex]:
     """Return the graph's vertices for the solver, inputs first.
+
+    Args:
+        depth: how many builds the graph is nested in.
 
     Raises:
         InputError: an op that no version of us knows; NotYetError: one that we do not carry out yet.
@@ -32,7 +36,7 @@ def load_vertices(graph: Graph, worker: Worker) -> dict[str, Vertex]:
         vertices[found.digest] = Vertex(
             digest=found.digest,
             name=name,
-            op=_op(found, worker),
+            op=_op(found, worker, depth),
             inputs=tuple(found.inputs),
             ignore_cache=bool(metadata.ignore_cache),
             source=found.sources[0] if found.sources else None,
@@ -40,7 +44,7 @@ def load_vertices(graph: Graph, worker: Worker) -> dict[str, Vertex]:
     return vertices
 
 
-def _op(vertex: LlbVertex, worker: Worker) -> Op:
+def _op(vertex: LlbVertex, worker: Worker, depth: int) -> Op:
     kind = vertex.op.WhichOneof("op")
     source = vertex.sources[0] if vertex.sources else None
     if vertex.metadata.HasField("linux_resources"):
@@ -59,7 +63,7 @@ def _op(vertex: LlbVertex, worker: Worker) -> Op:
     if kind == "passthrough":
         return PassthroughOp(vertex.op, worker)
     if kind == "build":
-        raise NotYetError("nested builds (BuildOp)", source=source)
+        return BuildOp(vertex.op, worker, depth, source)
     raise InputError(f"vertex {vertex.digest} has no op that is known", source=source)
 
 
@@ -104,7 +108,7 @@ def trees_needed(graph: Graph, also: Iterable[str] = ()) -> frozenset[str]:
     needed = set(also)
     for vertex in reversed(graph.vertices):
         kind = vertex.op.WhichOneof("op")
-        read = _read_inputs(vertex) if kind == "file" else set(range(len(vertex.inputs))) if kind == "exec" else set()
+        read = _read_inputs(vertex)
         for number, (below, _output) in enumerate(vertex.inputs):
             if number in read or vertex.digest in needed or kind == "diff":
                 needed.add(below)
@@ -112,6 +116,11 @@ def trees_needed(graph: Graph, also: Iterable[str] = ()) -> frozenset[str]:
 
 
 def _read_inputs(vertex: LlbVertex) -> set[int]:
-    """Return the inputs of a FileOp that files are copied from."""
+    """Return the inputs that files are read from: all of a step or a nested build, of a FileOp those copied from."""
+    kind = vertex.op.WhichOneof("op")
+    if kind in ("exec", "build"):
+        return set(range(len(vertex.inputs)))
+    if kind != "file":
+        return set()
     copies = (action for action in vertex.op.file.actions if action.WhichOneof("action") == "copy")
     return {action.secondaryInput for action in copies if 0 <= action.secondaryInput < len(vertex.inputs)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from lamina.attest.capture import Material
 from lamina.cancel import Cancel
-from lamina.errors import InputError, NotYetError
+from lamina.errors import InputError
 from lamina.llb.identity import op_digest
 from lamina.oci.digest import Digest
 from lamina.oci.platform import Platform
@@ -29,8 +29,7 @@ class ImageOp:
         self._op = op
         self._worker = worker
         self._platform = platform_of(op)
-        if "image.layerlimit" in op.source.attrs:
-            raise NotYetError("images of which only the first layers are used (image.layerlimit)")
+        self._limit = _layer_limit(op, "image.layerlimit")
         checksum = op.source.attrs.get("image.checksum", "")
         self._checksum = Digest(checksum) if checksum else None
 
@@ -39,7 +38,7 @@ class ImageOp:
         self._check_sum()
         digest = self._reference.digest or self._resolve().digest
         parts = {"kind": "image", "reference": str(self._reference), "digest": digest, "platform": str(self._platform)}
-        return CacheMap(op_digest("image", digest, str(self._platform)), parts=parts)
+        return CacheMap(op_digest("image", digest, str(self._platform), *_counted(self._limit)), parts=parts)
 
     def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
         """Never asked: there are no inputs."""
@@ -48,7 +47,7 @@ class ImageOp:
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         """Note the layers and where they come from."""
         image = self._worker.images.resolve(self._reference, self._platform, context.cancel)
-        return [LayerRef(self._worker.images.add_layers(image))]
+        return [LayerRef(self._worker.images.add_layers(image, self._limit))]
 
     def material(self) -> Material:
         """Return the image that was used, with the digest that its name stands for."""
@@ -75,8 +74,7 @@ class LayoutOp:
     """`oci-layout://name@sha256:...`: an image in a directory that the user offers."""
 
     def __init__(self, identifier: str, op: Any, worker: Worker) -> None:
-        if "oci.layerlimit" in op.source.attrs:
-            raise NotYetError("images of which only the first layers are used (oci.layerlimit)")
+        self._limit = _layer_limit(op, "oci.layerlimit")
         self._reference = Reference.parse(identifier)
         if self._reference.digest is None:
             raise InputError(f"an oci-layout source must be pinned by digest: {identifier!r}")
@@ -88,7 +86,7 @@ class LayoutOp:
         """The manifest's digest decides, wherever the layout lies."""
         digest = str(self._reference.digest)
         parts = {"kind": "oci-layout", "digest": digest, "platform": str(self._platform)}
-        return CacheMap(op_digest("image", digest, str(self._platform)), parts=parts)
+        return CacheMap(op_digest("image", digest, str(self._platform), *_counted(self._limit)), parts=parts)
 
     def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
         """Never asked: there are no inputs."""
@@ -97,7 +95,7 @@ class LayoutOp:
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         """Note the layers; their blobs are read from the layout when needed."""
         image = self._worker.images.from_layout(self._reference, self._platform)
-        return [LayerRef(self._worker.images.add_layers(image))]
+        return [LayerRef(self._worker.images.add_layers(image, self._limit))]
 
     def material(self) -> Material:
         """Return the image that was used."""
@@ -134,3 +132,21 @@ def platform_of(op: Any) -> Platform | None:
     if not op.HasField("platform") or not op.platform.OS:
         return None
     return Platform.normal(op.platform.OS, op.platform.Architecture, op.platform.Variant)
+
+
+def _layer_limit(op: Any, name: str) -> int | None:
+    """Return how many layers of an image are wanted, None for all.
+
+    Raises:
+        InputError: the attribute is not a number from 1 on.
+    """
+    text = op.source.attrs.get(name, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and int(text[:9]) > 0):
+        raise InputError(f"{name} of a source must be a number of layers from 1 on, not {text[:40]!r}")
+    return int(text[:9])
+
+
+def _counted(limit: int | None) -> tuple[str, ...]:
+    return () if limit is None else (f"layers={limit}",)

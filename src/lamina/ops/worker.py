@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina.cancel import Cancel
-from lamina.errors import InputError
+from lamina.errors import InputError, NotYetError
 from lamina.executor.executor import Executor
 from lamina.layer.compress import Compression
 from lamina.session import Session
@@ -23,12 +23,18 @@ from lamina.state.locks import Locks
 
 if TYPE_CHECKING:
     from lamina.executor.cdi_registry import CdiRegistry
+    from lamina.llb.definition import Graph
     from lamina.source.git import GitSource
 
 
 def _no_version(_secret_id: str) -> str:
     """Say that no secret counts."""
     return ""
+
+
+def _no_nesting(_graph: Graph, _depth: int, _cancel: Cancel) -> LayerRef:
+    """Refuse: there is no solver."""
+    raise NotYetError("nested builds here")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,7 @@ class Worker:
         mount_used: told of each cache mount (by its directory's name) that a step has used.
         fill_mount: fills a new cache mount (by id, in a directory) from a cache elsewhere; False when none has it.
         allow: entitlements of steps (`security.insecure`, `network.host`, `device`, `device=NAME`).
+        nested: solves a graph inside a step of this one, at a depth; returns what its target yields.
         devices: the CDI devices of this machine, read when the first step asks for one.
     """
 
@@ -96,6 +103,7 @@ class Worker:
     fill_mount: Callable[[str, Path], bool] | None = None
     secret_version: Callable[[str], str] = _no_version
     mount_used: Callable[[str], None] = lambda _name: None
+    nested: Callable[[Graph, int, Cancel], LayerRef] = _no_nesting
     _materialized: dict[int, LayerRef] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -261,7 +261,13 @@ class Runner:
         self._report(vertex, started, reason=reason)
         try:
             telling = self._shared.runs.telling(exact, vertex.digest, self._sink)
-            with self._shared.slots.held(self._cancel.root, self._cancel), telling as sink, doing(vertex.digest):
+            # who waits for steps of its own leaves the slot to them
+            slots = (
+                nullcontext()
+                if getattr(vertex.op, "nests", False)
+                else self._shared.slots.held(self._cancel.root, self._cancel)
+            )
+            with slots, telling as sink, doing(vertex.digest):
                 results = vertex.op.run(inputs, RunContext(vertex.digest, sink, self._cancel, keys))
         except BaseException as error:
             text = "cancelled" if isinstance(error, CancelledError) else str(error) or type(error).__name__

@@ -106,10 +106,15 @@ class ImageSource:
         raw = layout.read(reference.digest, MAX_MANIFEST_BYTES)
         return self._load(layout, raw, reference, platform or self._platform, dump_origin(str(path), "layout"))
 
-    def add_layers(self, image: ResolvedImage) -> int | None:
-        """Return the top of the image's chain, noting layers that are not known yet. Fetches nothing."""
+    def add_layers(self, image: ResolvedImage, limit: int | None = None) -> int | None:
+        """Return the top of the image's chain, noting layers that are not known yet. Fetches nothing.
+
+        Args:
+            limit: only so many layers, from the bottom; None for all.
+        """
         parent: int | None = None
-        for descriptor, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
+        layers = list(zip(image.manifest.layers, image.config.diff_ids, strict=True))
+        for descriptor, diff_id in layers[:limit]:
             parent = self._layers.add_remote(
                 parent,
                 diff_id=diff_id,

@@ -10,6 +10,7 @@ from lamina.errors import CancelledError
 from lamina.progress import LogEvent, StatusEvent, VertexEvent
 from lamina.solver.runner import Runner
 from lamina.solver.runs import MAX_PAST_BYTES, Runs, Shared
+from lamina.solver.slots import Slots
 
 
 def log(of, text):
@@ -98,3 +99,17 @@ def test_a_build_that_waits_for_anothers_step_shows_its_log_and_takes_its_result
     assert [type(event) for event in seen] == [VertexEvent, LogEvent, VertexEvent]
     assert seen[1].data == b"early"
     assert seen[2].cached and seen[2].started == seen[0].started
+
+
+def test_a_step_that_waits_for_steps_of_its_own_leaves_its_slot_to_them():
+    shared = Shared(Slots(1))
+    inner = graph(vertex(Toy("inner")))
+
+    def nested(inputs, context):
+        runner = Runner(inner, MemoryCache(), context.sink, context.cancel, jobs=1, shared=shared)
+        return runner.solve(["inner"])["inner"].results[0]
+
+    op = Toy("outer", work=nested)
+    op.nests = True
+    runner = Runner(graph(vertex(op)), MemoryCache(), lambda _: None, Cancel(), jobs=1, shared=shared)
+    assert runner.solve(["outer"])["outer"].results == ("inner()",)
