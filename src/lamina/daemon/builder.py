@@ -178,15 +178,17 @@ class Builder:
         bridge = Bridge(job, request.FrontendAttrs, request.FrontendInputs, self._workers, allowed)
         has_definition = request.HasField("Definition") and len(getattr(request.Definition, "def")) > 0
         if has_definition or request.Frontend:
-            return bridge.solve(
-                definition=request.Definition if has_definition else None,
-                frontend=request.Frontend,
-                opts=dict(request.FrontendAttrs),
-                inputs=dict(request.FrontendInputs),
-            )
+            with job.trace.phase(f"frontend {request.Frontend}" if request.Frontend else "definition"):
+                return bridge.solve(
+                    definition=request.Definition if has_definition else None,
+                    frontend=request.Frontend,
+                    opts=dict(request.FrontendAttrs),
+                    inputs=dict(request.FrontendInputs),
+                )
         build.offer(bridge)
         try:
-            return bridge.wait(build.cancel)
+            with job.trace.phase("frontend of the client"):
+                return bridge.wait(build.cancel)
         finally:
             build.offer(None)
 

@@ -68,6 +68,7 @@ class Recording:
         self._outcomes: Sequence[Outcome] = ()
         self._explanations: dict[str, Explanation] = {}
         self._result: dict[str, Any] = {}
+        self._traced: dict[str, Any] = {}
         self._lock = threading.Lock()
         self.elsewhere: Elsewhere | None = None
 
@@ -77,7 +78,7 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._recorder.finish(error, self._outcomes, self._result)
+        self._recorder.finish(error, self._outcomes, {**self._result, **self._traced})
 
     def sink(self, event: Event) -> None:
         """Take one progress event into the record and hand it on."""
@@ -95,6 +96,28 @@ class Recording:
         return sum(1 for outcome in self._outcomes if outcome.definition)
 
     @property
+    def figures(self) -> tuple[int, int]:
+        """How many steps have a key, and how many of them were found."""
+        return self.counted, sum(1 for outcome in self._outcomes if outcome.definition and outcome.cached)
+
+    @property
+    def described(self) -> dict[str, str | tuple[str, ...]]:
+        """What a trace tells of the build as a whole."""
+        image, client = self._result.get("image") or {}, self._client.get("client") or {}
+        return {
+            "lamina.build.name": self._recorder.name,
+            "lamina.build.ref": str(client.get("ref") or ""),
+            "lamina.build.frontend": str(client.get("frontend") or ""),
+            "lamina.image.digest": image.get("digest", ""),
+            "lamina.image.names": tuple(image.get("names", ())),
+        }
+
+    def traced(self, told: Mapping[str, Any]) -> None:
+        """Keep what is told of the build's trace."""
+        self._traced = {"trace": dict(told)}
+        self._recorder.beside("trace", told.get("kept_bytes", 0))
+
+    @property
     def explanations(self) -> tuple[Explanation, ...]:
         """Why each step that ran was not found."""
         return tuple(self._explanations.values())
@@ -108,7 +131,7 @@ class Recording:
         except (ValueError, TypeError):  # a text that protobuf does not take back
             logging.getLogger(__name__).debug("no definition for the record", exc_info=True)
             return
-        self._recorder.beside(size)
+        self._recorder.beside("definition", size)
 
     def begins(self, vertices: Mapping[str, Vertex]) -> None:
         """Number the steps.

@@ -67,7 +67,7 @@ class Recorder:
         self._keys: dict[str, tuple[str, str]] = {}
         self._reasons: dict[str, str] = {}
         self._warnings: list[str] = []
-        self._beside = 0
+        self._beside: dict[str, int] = {}
         self._record = {"context": project_place(options), **record}
         row = (self.id, self.project, self.name, lease, time.time(), _json(self._record))
         take_repeated(state, root)
@@ -84,9 +84,9 @@ class Recorder:
             row = (self.project, self.name, _json(self._record), self._seq)
         self._try([], ("UPDATE build SET project = ?, name = ?, record = ? WHERE seq = ?", row))
 
-    def beside(self, size_bytes: int) -> None:
-        """Say how much lies in the record's folder beside the logs: it counts with them for the cap."""
-        self._beside = size_bytes
+    def beside(self, what: str, size_bytes: int) -> None:
+        """Say how much of something lies in the record's folder beside the logs: it counts with them for the cap."""
+        self._beside[what] = size_bytes
 
     def declare(self, steps: Sequence[tuple[str, str]]) -> None:
         """Say what the steps are: digest and name of each, inputs first. They are numbered in this order."""
@@ -146,7 +146,7 @@ class Recorder:
                 record = ? WHERE seq = ?""",
                 (
                     *(time.time(), status, text, len(counted), sum(row[7] for row in counted)),
-                    *(self._logs.size_bytes + self._beside, record, self._seq),
+                    *(self._logs.size_bytes + sum(self._beside.values()), record, self._seq),
                 ),
             ),
         )

@@ -1,0 +1,159 @@
+"""The trace of a build when it ends: kept with its record, and sent where traces go.
+
+In: what `tracing.collector` gathered, how the build ended. Out: two files in the record's folder (OTLP's protobuf, and
+BuildKit's form for clients that ask the daemon), what the record says of them, a message for the `Tracer` if there is
+one. Whatever goes wrong here costs the trace, never the build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from lamina import __version__
+from lamina.errors import CancelledError
+from lamina.history.recorder import folder_of
+from lamina.tracing.collector import BuildTrace, Value
+from lamina.tracing.settings import SERVICE
+
+if TYPE_CHECKING:
+    from lamina.api.pb import otlp_pb2 as pb
+    from lamina.engine.job import Job
+
+FILE, STUBS_FILE = "trace.otlp.z", "trace.json.z"
+MAX_BYTES = 32 << 20
+"""Largest trace, not compressed; of one that is larger only what was sent remains."""
+NAME = "build"
+"""Of the span of each build."""
+
+
+class Traced:
+    """Stands between a job's record and what else it holds; leaving it ends the trace."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def __enter__(self) -> Traced:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._end(error)
+        except Exception:  # told to nobody: the build is what counts
+            logging.getLogger(__name__).debug("no trace of the build", exc_info=True)
+
+    def _end(self, error: BaseException | None) -> None:
+        from lamina.tracing.messages import request_of
+
+        job, tracer = self._job, self._job.environment.tracer
+        trace = job.trace
+        spans = trace.finish(NAME, error, self._attributes(error), job.options.build_args)
+        resource = tracer.settings.resource if tracer is not None else default_resource()
+        request = request_of(spans, trace.context, resource, __version__)
+        kept = keep_trace(folder_of(job.place.root, job.recording.id), request)
+        job.recording.traced({"id": trace.context.trace_id.hex(), **kept})
+        if tracer is not None and tracer.wants(trace.context, trace.parent):
+            tracer.send(request)
+
+    def _attributes(self, error: BaseException | None) -> dict[str, Value]:
+        job = self._job
+        cancelled = isinstance(error, (CancelledError, KeyboardInterrupt))
+        steps, cached = job.recording.figures
+        return {
+            "lamina.build.id": job.recording.id,
+            "lamina.build.status": "completed" if error is None else "cancelled" if cancelled else "failed",
+            "lamina.build.steps": steps,
+            "lamina.build.cached_steps": cached,
+            "lamina.build.target": job.options.target,
+            "lamina.build.platforms": tuple(job.options.platforms),
+            **job.recording.described,
+        }
+
+
+def default_resource() -> dict[str, str]:
+    """Return what is said of this program where nobody said anything else."""
+    return {"service.name": SERVICE, "service.version": __version__}
+
+
+def keep_trace(folder: Path, request: pb.ExportTraceServiceRequest) -> dict[str, Any]:
+    """Write a trace down; return what the record is to say of it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from lamina.tracing.messages import spans_of
+    from lamina.tracing.stubs import stubs_of
+
+    count = sum(1 for _ in spans_of(request))
+    data = request.SerializeToString()
+    stubs = stubs_of(request)
+    if len(data) > MAX_BYTES or len(stubs) > 4 * MAX_BYTES:
+        return {"spans": count}
+    folder.mkdir(parents=True, exist_ok=True)
+    size = _write(folder / FILE, data) + _write(folder / STUBS_FILE, stubs)
+    digest = f"sha256:{hashlib.sha256(stubs).hexdigest()}"
+    return {"spans": count, "digest": digest, "size": len(stubs), "kept_bytes": size}
+
+
+def _write(path: Path, data: bytes) -> int:
+    packed = zlib.compress(data, 3)
+    making = path.with_suffix(".tmp")
+    making.touch(0o600)
+    making.write_bytes(packed)
+    os.replace(making, path)
+    return len(packed)
+
+
+def kept_trace(folder: Path) -> pb.ExportTraceServiceRequest | None:
+    """Return the trace of a build; None where there is none that can be read."""
+    from lamina.api.pb import otlp_pb2 as pb
+
+    data = _read(folder / FILE, MAX_BYTES)
+    try:
+        return pb.ExportTraceServiceRequest.FromString(data) if data is not None else None
+    except Exception:  # protobuf's implementations raise different things
+        return None
+
+
+def kept_stubs(folder: Path) -> bytes | None:
+    """Return the trace of a build in BuildKit's form; None where there is none that can be read."""
+    return _read(folder / STUBS_FILE, 4 * MAX_BYTES)
+
+
+def _read(path: Path, most: int) -> bytes | None:
+    try:
+        unpacker = zlib.decompressobj()
+        data = unpacker.decompress(path.read_bytes(), most + 1)
+    except (OSError, zlib.error):
+        return None
+    return data if unpacker.eof and len(data) <= most else None
+
+
+def send_cached(
+    tracer: Any, started: float, steps: Sequence[str], attributes: Mapping[str, str | tuple[str, ...]]
+) -> None:
+    """Send the trace of a build that was found whole: a span for it, and one for each step.
+
+    Args:
+        tracer: a `tracing.tracer.Tracer`.
+        started: seconds since the epoch.
+    """
+    from lamina.progress import VertexEvent
+    from lamina.tracing.messages import request_of
+
+    trace = BuildTrace(tracer.settings.parent, started=started)
+    for number, name in enumerate(steps):
+        trace.take(VertexEvent(f"step:{number + 1}", name, started=started, completed=started, cached=True))
+    if tracer.wants(trace.context, trace.parent):
+        counted: dict[str, Value] = {"lamina.build.steps": len(steps), "lamina.build.cached_steps": len(steps)}
+        told = {"lamina.build.status": "completed", **counted, **attributes}
+        spans = trace.finish(NAME, None, told)
+        tracer.send(request_of(spans, trace.context, tracer.settings.resource, __version__))
