@@ -54,7 +54,7 @@ def _add(scoped: pb.ScopeSpans, span: Span, context: TraceContext) -> None:
 
 
 def _nanoseconds(seconds: float) -> int:
-    return max(0, round(seconds * 1e9))
+    return max(0, round(seconds * 1e6)) * 1000  # a float holds today's time to a quarter of a microsecond
 
 
 def _attributes(values: Mapping[str, Value] | Mapping[str, str]) -> list[pb.KeyValue]:
