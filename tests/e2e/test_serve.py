@@ -154,7 +154,7 @@ def test_the_configuration_is_carried_out(tmp_path: Path):
     config.write_text(
         f'root = "{tmp_path / "other"}"\n'
         'insecure-entitlements = ["network.host"]\n'
-        "[otel]\nsocketPath = '/x'\n"
+        "provenanceEnvDir = '/x'\n"
         '[worker.oci]\nmax-parallelism = 1\nreservedSpace = "1GB"\n[worker.oci.labels]\nteam = "blue"\n'
         '[frontend."gateway.v0"]\nenabled = false\n'
     )
@@ -166,7 +166,7 @@ def test_the_configuration_is_carried_out(tmp_path: Path):
 
     assert worker.Labels["team"] == "blue"
     assert (tmp_path / "other/state.db").exists()
-    assert "otel has no meaning here" in log
+    assert "provenanceEnvDir has no meaning here" in log
 
 
 def test_what_is_wrong_in_the_configuration_is_told_with_its_line(tmp_path: Path):

@@ -20,6 +20,7 @@ from lamina.daemon.builds import Build, Builds
 from lamina.daemon.exports import exporters_of, goes_to_client, plan_of, response_of
 from lamina.daemon.outlets import ClientOutlets
 from lamina.daemon.sessions import Sessions
+from lamina.daemon.traces import Traces
 from lamina.engine import history
 from lamina.engine.job import Job
 from lamina.engine.options import BuildOptions, BuildResult, Environment
@@ -32,6 +33,7 @@ from lamina.remote.session import RemoteSession
 from lamina.session import Credentials, Session
 from lamina.solver.runs import Runs, Shared
 from lamina.solver.slots import Slots
+from lamina.tracing.context import TraceContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,22 +98,34 @@ class Builder:
     """Builds for clients; many at once."""
 
     def __init__(
-        self, environment: Environment, settings: Settings, builds: Builds, sessions: Sessions, workers: Workers
+        self,
+        environment: Environment,
+        settings: Settings,
+        builds: Builds,
+        sessions: Sessions,
+        workers: Workers,
+        traces: Traces,
     ) -> None:
-        self._workers = workers
+        self._workers, self._traces = workers, traces
         self._shared = Shared(Slots(settings.max_parallelism), Runs())
         self.on_end: OnEnd = lambda _seconds, _result, _error: None
         self._environment, self._settings = environment, settings
         self._builds, self._sessions = builds, sessions
 
     def solve(
-        self, request: control_pb2.SolveRequest, cancel: Cancel, *, side: Side = lambda session: session
+        self,
+        request: control_pb2.SolveRequest,
+        cancel: Cancel,
+        *,
+        side: Side = lambda session: session,
+        parent: TraceContext | None = None,
     ) -> control_pb2.SolveResponse:
         """Build, and return what the client is told of the result.
 
         Args:
             cancel: the client went away, or wants no more.
             side: what the build sees of the session; may add what came in another way.
+            parent: the client's span that asks for it.
 
         Raises:
             Error: what went wrong, first of all.
@@ -120,7 +134,7 @@ class Builder:
             exporters = exporters_of(request)
             plan = plan_of(exporters)
             options = self._options(request, exporters)
-            result = self._counted(lambda: self._build(request, build, plan, options, side))
+            result = self._counted(lambda: self._build(request, build, plan, options, side, parent))
         return control_pb2.SolveResponse(ExporterResponse=response_of(result.metadata))
 
     def _counted(self, carry_out: Callable[[], BuildResult]) -> BuildResult:
@@ -135,7 +149,13 @@ class Builder:
         return result
 
     def _build(
-        self, request: control_pb2.SolveRequest, build: Build, plan: Plan, options: BuildOptions, side: Side
+        self,
+        request: control_pb2.SolveRequest,
+        build: Build,
+        plan: Plan,
+        options: BuildOptions,
+        side: Side,
+        parent: TraceContext | None,
     ) -> BuildResult:
         with self._session(request, build) as session:
             outlets = None
@@ -153,8 +173,9 @@ class Builder:
                 outlets=outlets,
                 client=_described(request),
                 shared=self._shared,
+                parent=parent,
             )
-            with self._forgetting(job) if request.Internal else nullcontext(), job:
+            with self._forgetting(job) if request.Internal else nullcontext(), self._traces.of(job):
                 self._builds.tell(request.Ref)
                 found = self._frontend(request, build, job)
                 asked = Invocation(request.Frontend, dict(request.FrontendAttrs))

@@ -169,6 +169,14 @@ def trace(root: Path, build: str, *, place: str = "") -> pb.ExportTraceServiceRe
     return kept
 
 
+def build_of_trace(root: Path, digest: str) -> str:
+    """Return the id of the build whose trace, in BuildKit's form, has this digest; "" when there is none."""
+    if not (root / FILE).exists():
+        return ""
+    with opened(root) as history:
+        return history.traced(digest)
+
+
 def export(root: Path, build: str, *, place: str = "") -> Iterator[dict[str, Any]]:
     """Iterate over a record as JSON objects: the build, its graphs, each step, the logs in pieces.
 

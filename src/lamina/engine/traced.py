@@ -8,6 +8,7 @@ one. Whatever goes wrong here costs the trace, never the build.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import zlib
@@ -101,6 +102,39 @@ def keep_trace(folder: Path, request: pb.ExportTraceServiceRequest) -> dict[str,
     size = _write(folder / FILE, data) + _write(folder / STUBS_FILE, stubs)
     digest = f"sha256:{hashlib.sha256(stubs).hexdigest()}"
     return {"spans": count, "digest": digest, "size": len(stubs), "kept_bytes": size}
+
+
+def add_spans(root: Path, build: str, spans: Sequence[pb.ResourceSpans]) -> None:
+    """Add spans that came from elsewhere to the trace in a record, as long as there is room.
+
+    Args:
+        build: id of a build that has ended; nothing happens when its record is gone.
+
+    Raises:
+        StorageError, OSError: it cannot be written.
+    """
+    from lamina.api.pb import otlp_pb2 as pb
+    from lamina.state.db import State
+
+    state = State(root)
+    try:
+        row = state.execute("SELECT record FROM build WHERE id = ?", (build,)).fetchone()
+        if row is None:
+            return
+        folder = folder_of(root, build)
+        request = kept_trace(folder) or pb.ExportTraceServiceRequest()
+        request.resource_spans.extend(spans)
+        record = json.loads(row[0])
+        known = record.get("trace") or {}
+        told = keep_trace(folder, request)
+        if "digest" not in told:
+            return  # no room: what was kept stays
+        record["trace"] = {**known, **told}
+        grown = told["kept_bytes"] - known.get("kept_bytes", 0)
+        text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+        state.execute("UPDATE build SET record = ?, log_bytes = log_bytes + ? WHERE id = ?", (text, grown, build))
+    finally:
+        state.close()
 
 
 def _write(path: Path, data: bytes) -> int:

@@ -199,6 +199,13 @@ class History:
             raise InputError(f"{what} with {text!r}", hint="`lamina history ls` shows them")
         return self._build(rows[0])
 
+    def traced(self, digest: str) -> str:
+        """Return the id of the build whose trace has this digest, "" when there is none."""
+        found = self._state.execute(
+            "SELECT id FROM build WHERE json_extract(record, '$.trace.digest') = ? LIMIT 1", (digest,)
+        ).fetchone()
+        return found[0] if found is not None else ""
+
     def origin(self, build: Build) -> Build | None:
         """Return the build that looked at the steps: itself, or the one it is the same as (None: not kept)."""
         if not build.same_as:

@@ -98,6 +98,7 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
     from lamina.bridge.in_process import load_frontends
     from lamina.cli.environment import load_environment
     from lamina.cli.signals import cancelling
+    from lamina.cli.tracing import tracing
     from lamina.daemon.builder import Settings
     from lamina.daemon.control import Control
     from lamina.daemon.docker.service import serving_docker
@@ -118,14 +119,15 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
     addresses = args.addr or list(plan.addresses) or [_default_address()]
     tls = _tls(args, plan)
     gid = _group(args.group) if args.group else config.gid
-    control = Control(plan.environment, plan.settings)
     inherited = _inherited() if any(address.startswith("fd://") for address in addresses) else []
-    with cancelling() as cancel:
+    with cancelling() as cancel, tracing(logging.warning) as plan.environment.tracer:
+        control = Control(plan.environment, plan.settings)
         server = Server(control.serving())
         with (
             listening(addresses, tls=tls, inherited=inherited, uid=config.uid, gid=gid) as listeners,
             serving_docker(plan.environment, control, args.docker_addr, server),
             _metrics(control, args.metrics_addr),
+            _taking_spans(control, config.trace_socket),
         ):
             for listener, wrap in listeners:
                 server.listen(listener, wrap)
@@ -152,6 +154,25 @@ def _metrics(control: Control, address: str) -> Iterator[None]:
     control.builder.on_end = metrics.ended
     with serving_metrics(metrics, address):
         yield
+
+
+@contextmanager
+def _taking_spans(control: Control, path: str) -> Iterator[None]:
+    """Let programs beside the daemon hand it spans, on a socket that takes nothing else."""
+    if not path:
+        yield
+        return
+    from lamina.daemon.listening import listening
+    from lamina.rpc.server import Server
+
+    server = Server(control.serving_traces())
+    with listening([f"unix://{path}"]) as listeners:
+        for listener, wrap in listeners:
+            server.listen(listener, wrap)
+        try:
+            yield
+        finally:
+            server.stop(1.0)
 
 
 def _log_to_stderr(args: Namespace, config: DaemonConfig) -> None:
