@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +43,13 @@ def daemon(tmp_path: Path, collector: Collected, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     with running_daemon(tmp_path / "root") as found:
         yield found
+
+
+@pytest.fixture
+def short() -> Iterator[str]:
+    """A folder whose path is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="lamina-t-") as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -167,17 +177,18 @@ def test_a_collector_that_is_down_keeps_nobody_waiting(tmp_path: Path, context: 
     assert daemon.log.read_text().count("traces do not arrive at http://127.0.0.1:9/v1/traces") == 1
 
 
-def test_a_socket_takes_spans_and_nothing_else(tmp_path: Path, collector: Collected, monkeypatch: pytest.MonkeyPatch):
+def test_a_socket_takes_spans_and_nothing_else(
+    tmp_path: Path, short: str, collector: Collected, monkeypatch: pytest.MonkeyPatch
+):
     """H8: `[otel] socketPath` of buildkitd.toml."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
-    with running_daemon(tmp_path / "first") as short:
-        path = f"{Path(short.socket).parent}/otel"
-        (tmp_path / "b.toml").write_text(f"[otel]\nsocketPath = '{path}'\n")
-        with running_daemon(tmp_path / "root", "--config", str(tmp_path / "b.toml")):
-            export(f"unix:{path}", spans_of_a_client(Span(trace_id=TRACE_ID, span_id=SPAN_ID, name="beside")))
-            with Client(f"unix:{path}") as client, pytest.raises(grpc.RpcError) as caught:
-                client.control["Info"](control_pb2.InfoRequest(), timeout=60)
-        assert not Path(path).exists()
+    path = f"{short}/otel"
+    (tmp_path / "b.toml").write_text(f"[otel]\nsocketPath = '{path}'\n")
+    with running_daemon(tmp_path / "root", "--config", str(tmp_path / "b.toml")):
+        export(f"unix:{path}", spans_of_a_client(Span(trace_id=TRACE_ID, span_id=SPAN_ID, name="beside")))
+        with Client(f"unix:{path}") as client, pytest.raises(grpc.RpcError) as caught:
+            client.control["Info"](control_pb2.InfoRequest(), timeout=60)
+    assert not Path(path).exists()
     collector.wait(1)
 
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -211,21 +222,22 @@ def test_clients_read_what_records_point_at(daemon: Daemon, context: Path):
 
 
 def test_a_request_of_dockers_carries_the_trace_on(
-    tmp_path: Path, collector: Collected, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, short: str, collector: Collected, monkeypatch: pytest.MonkeyPatch
 ):
     """K3: the header of `POST /build`."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
     subprocess.run(["tar", "-cf", "ctx.tar", "Dockerfile"], cwd=tmp_path, check=True)
-    with running_daemon(tmp_path / "first") as short:
-        path = f"{Path(short.socket).parent}/docker"
-        with running_daemon(tmp_path / "root", "--docker-addr", f"unix://{path}"):
-            done = subprocess.run(
-                ["curl", "-sS", "--unix-socket", path, "-H", f"traceparent: {TRACEPARENT}", "--data-binary",
-                 f"@{tmp_path / 'ctx.tar'}", "-H", "Content-Type: application/x-tar", "http://d/build?version=1"],
-                capture_output=True, text=True, check=True,
-            )  # fmt: skip
+    address = f"{short}/docker"
+    with running_daemon(tmp_path / "root", "--docker-addr", f"unix://{address}"):
+        connection = http.client.HTTPConnection("docker")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        with connection.sock:
+            connection.sock.connect(address)
+            headers = {"Content-Type": "application/x-tar", "traceparent": TRACEPARENT}
+            connection.request("POST", "/build?version=1", (tmp_path / "ctx.tar").read_bytes(), headers)
+            told = connection.getresponse().read().decode()
     collector.wait(3)
 
-    assert "Successfully built" in done.stdout
+    assert "Successfully built" in told
     assert collector.named("build").trace_id == TRACE_ID and collector.named("build").parent_span_id == SPAN_ID

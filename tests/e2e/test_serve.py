@@ -13,8 +13,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from lamina.api.pb import control_pb2
+from support.bases import BUSYBOX_STAGE, busybox_context
 from support.buildkit_client import Client, Offers
 from support.daemon import Daemon, running_daemon
 from support.registry import free_port
@@ -216,21 +218,31 @@ def test_dialling_where_nobody_listens_is_told(tmp_path: Path):
 
 
 def test_prometheus_is_told_how_builds_went(tmp_path: Path):
-    """K4: counts of builds and steps, their time, and what runs now."""
+    """K4: counts of builds and steps, their time, what they moved, and what runs now; by Prometheus' own parser."""
     port = free_port()
-    folder = tmp_path / "ctx"
-    folder.mkdir()
-    (folder / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    folder = busybox_context(tmp_path / "ctx", "FROM base\nRUN true\n")
     offers = Offers(dirs={"context": folder, "dockerfile": folder})
     with running_daemon(tmp_path / "root", "--metrics-addr", f"127.0.0.1:{port}") as daemon:
         with Client(daemon.address) as client, client.session(offers) as session:
             client.dockerfile(session)
+            client.dockerfile(session)
             with pytest.raises(grpc.RpcError):
                 client.dockerfile(session, opts={"target": "nowhere"})
+            (folder / "Dockerfile").write_text(f"{BUSYBOX_STAGE}RUN exit 1\n")
+            with pytest.raises(grpc.RpcError):
+                client.dockerfile(session)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
-            lines = answer.read().decode().splitlines()
+            families = list(text_string_to_metric_families(answer.read().decode()))
+    samples = [one for family in families for one in family.samples]
+    figures = {(one.name, *(value for _, value in sorted(one.labels.items()))): one.value for one in samples}
 
-    assert 'lamina_builds_total{status="completed"} 1.0' in lines
-    assert 'lamina_builds_total{status="failed"} 1.0' in lines
-    assert "lamina_builds_running 0.0" in lines
-    assert "lamina_build_duration_seconds_count 2.0" in lines
+    assert figures["lamina_builds_total", "completed"] == 2 and figures["lamina_builds_total", "failed"] == 2
+    assert figures["lamina_builds_running",] == 0
+    assert figures["lamina_build_duration_seconds_count",] == 4
+    assert figures["lamina_build_steps_total", "run"] == 2
+    assert figures["lamina_build_steps_total", "cached"] == 2 + 1
+    assert figures["lamina_build_steps_total", "failed"] == 1
+    assert figures["lamina_transferred_bytes_total", "received"] > 100_000
+    assert figures["buildkit_builds_total", "", "success"] == 2
+    assert figures["buildkit_builds_steps_total", "total"] == 2 + 2 + 2
+    assert figures["process_open_fds",] > 0

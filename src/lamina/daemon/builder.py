@@ -20,6 +20,7 @@ from lamina.daemon.builds import Build, Builds
 from lamina.daemon.exports import exporters_of, goes_to_client, plan_of, response_of
 from lamina.daemon.outlets import ClientOutlets
 from lamina.daemon.sessions import Sessions
+from lamina.daemon.tally import Ended, Tally
 from lamina.daemon.traces import Traces
 from lamina.engine import history
 from lamina.engine.job import Job
@@ -28,7 +29,7 @@ from lamina.engine.outputs import Plan
 from lamina.engine.recording import argument
 from lamina.engine.upkeep.collect import collect_garbage
 from lamina.errors import InputError, NotYetError
-from lamina.progress import Sink, StatusEvent, done_for
+from lamina.progress import RECEIVED, Sink, StatusEvent, done_for
 from lamina.remote.session import RemoteSession
 from lamina.session import Credentials, Session
 from lamina.solver.runs import Runs, Shared
@@ -45,8 +46,8 @@ _TELL_EVERY_S = 0.1
 _ENTITLEMENTS = ("network.host", "security.insecure", "device")
 
 
-OnEnd = Callable[[float, BuildResult | None, BaseException | None], None]
-"""Is told of each build that ends: seconds it took, what came out, or what went wrong."""
+OnEnd = Callable[[Ended], None]
+"""Is told of each build that ends."""
 
 
 class NoSession:
@@ -108,7 +109,7 @@ class Builder:
     ) -> None:
         self._workers, self._traces = workers, traces
         self._shared = Shared(Slots(settings.max_parallelism), Runs())
-        self.on_end: OnEnd = lambda _seconds, _result, _error: None
+        self.on_end: OnEnd = lambda _ended: None
         self._environment, self._settings = environment, settings
         self._builds, self._sessions = builds, sessions
 
@@ -134,19 +135,24 @@ class Builder:
             exporters = exporters_of(request)
             plan = plan_of(exporters)
             options = self._options(request, exporters)
-            result = self._counted(lambda: self._build(request, build, plan, options, side, parent))
+            tally = Tally()
+            result = self._counted(
+                request.Internal, tally, lambda: self._build(request, build, plan, options, side, parent, tally)
+            )
         return control_pb2.SolveResponse(ExporterResponse=response_of(result.metadata))
 
-    def _counted(self, carry_out: Callable[[], BuildResult]) -> BuildResult:
-        """Build, and tell whoever counts how it went."""
+    def _counted(self, internal: bool, tally: Tally, carry_out: Callable[[], BuildResult]) -> BuildResult:
+        """Build, and tell whoever counts how it went, unless the client did that for itself only."""
         started = time.monotonic()
+        failure: BaseException | None = None
         try:
-            result = carry_out()
+            return carry_out()
         except BaseException as error:
-            self.on_end(time.monotonic() - started, None, error)
+            failure = error
             raise
-        self.on_end(time.monotonic() - started, result, None)
-        return result
+        finally:
+            if not internal:
+                self.on_end(Ended(time.monotonic() - started, failure, tally.figures, tally.moved))
 
     def _build(
         self,
@@ -156,8 +162,10 @@ class Builder:
         options: BuildOptions,
         side: Side,
         parent: TraceContext | None,
+        tally: Tally,
     ) -> BuildResult:
-        with self._session(request, build) as session:
+        sink = tally.through(build.sink)
+        with self._session(request, build, sink) as session:
             outlets = None
             if any(map(goes_to_client, plan.specs)):
                 if not isinstance(session, RemoteSession):
@@ -168,7 +176,7 @@ class Builder:
                 plan,
                 side(session),
                 self._environment,
-                build.sink,
+                sink,
                 build.cancel,
                 outlets=outlets,
                 client=_described(request),
@@ -177,9 +185,12 @@ class Builder:
             )
             with self._forgetting(job) if request.Internal else nullcontext(), self._traces.of(job):
                 self._builds.tell(request.Ref)
-                found = self._frontend(request, build, job)
-                asked = Invocation(request.Frontend, dict(request.FrontendAttrs))
-                result = job.deliver(wanted(found, asked))
+                try:
+                    found = self._frontend(request, build, job)
+                    asked = Invocation(request.Frontend, dict(request.FrontendAttrs))
+                    result = job.deliver(wanted(found, asked))
+                finally:
+                    tally.figures = job.recording.figures
                 job.recording.succeeded(result)
                 collect_garbage(job.place)
                 return result
@@ -214,7 +225,7 @@ class Builder:
             build.offer(None)
 
     @contextmanager
-    def _session(self, request: control_pb2.SolveRequest, build: Build) -> Iterator[Session]:
+    def _session(self, request: control_pb2.SolveRequest, build: Build, sink: Sink) -> Iterator[Session]:
         if not request.Session:
             yield NoSession()
             return
@@ -227,7 +238,7 @@ class Builder:
             shared_key=info.shared_key,
             root=self._environment.root,
             cancel=build.cancel,
-            on_bytes=_Transfers(build.sink).moved,
+            on_bytes=_Transfers(sink).moved,
         )
         try:
             yield session
@@ -289,7 +300,8 @@ class _Transfers:
         if done or now - self._told > _TELL_EVERY_S:
             self._told = now
             completed = now if done else None
-            self._sink(StatusEvent(done_for(), f"transferring {name}:", size, 0, started=started, completed=completed))
+            told = f"transferring {name}:"
+            self._sink(StatusEvent(done_for(), told, size, 0, started=started, completed=completed, way=RECEIVED))
         if done:
             del self._started[name]
 

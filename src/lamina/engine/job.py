@@ -117,13 +117,15 @@ class Job:
         self._solving = threading.Lock()
 
     def __enter__(self) -> Job:
+        transfers = Transfers(self._outer)
         with ExitStack() as stack:
             self.place = stack.enter_context(
                 Place(
                     self.environment,
                     self.cancel,
                     credentials=self.session.credentials,
-                    on_bytes=Transfers(self._outer).moved,
+                    on_bytes=transfers.moved,
+                    on_sent=transfers.sent,
                     platform=self._platform,
                     pull=self.options.pull,
                 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,17 @@ _PLAIN_OPTIONS = (
     *("no_cache_filter", "network", "add_hosts", "shm_size", "ulimits", "hostname", "allow", "cgroup_parent"),
     *("source_date_epoch", "expect_cached", "ca", "exact_modes", "attests"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How the steps of a build went: of all `steps`, how many were found, ran, failed; the rest was not reached."""
+
+    steps: int = 0
+    cached: int = 0
+    ran: int = 0
+    failed: int = 0
+    warnings: int = 0
 
 
 class ExpectedCachedError(Error):
@@ -96,9 +107,12 @@ class Recording:
         return sum(1 for outcome in self._outcomes if outcome.definition)
 
     @property
-    def figures(self) -> tuple[int, int]:
-        """How many steps have a key, and how many of them were found."""
-        return self.counted, sum(1 for outcome in self._outcomes if outcome.definition and outcome.cached)
+    def figures(self) -> Figures:
+        """How the steps that have a key went; complete when nothing is solved any more."""
+        keyed = [outcome for outcome in self._outcomes if outcome.definition]
+        ran, failed = self._recorder.counts([outcome.vertex.digest for outcome in keyed])
+        cached = sum(outcome.cached for outcome in keyed)
+        return Figures(len(keyed), cached, ran, failed, self._recorder.warnings)
 
     @property
     def described(self) -> dict[str, str | tuple[str, ...]]:
@@ -175,8 +189,13 @@ class Recording:
         return found.sentence
 
     def ends(self, outcomes: Sequence[Outcome]) -> None:
-        """Keep how the steps went."""
-        self._outcomes = outcomes
+        """Keep how the steps went; one that ran in an earlier solve of the build is not cached because it is there."""
+        known = {outcome.vertex.digest: outcome for outcome in self._outcomes}
+        for outcome in outcomes:
+            before = known.get(outcome.vertex.digest)
+            if before is None or before.cached or not before.canon:
+                known[outcome.vertex.digest] = outcome
+        self._outcomes = list(known.values())
 
     def succeeded(self, result: BuildResult) -> None:
         """Keep what came out."""

@@ -67,12 +67,12 @@ class Traced:
     def _attributes(self, error: BaseException | None) -> dict[str, Value]:
         job = self._job
         cancelled = isinstance(error, (CancelledError, KeyboardInterrupt))
-        steps, cached = job.recording.figures
+        figures = job.recording.figures
         return {
             "lamina.build.id": job.recording.id,
             "lamina.build.status": "completed" if error is None else "cancelled" if cancelled else "failed",
-            "lamina.build.steps": steps,
-            "lamina.build.cached_steps": cached,
+            "lamina.build.steps": figures.steps,
+            "lamina.build.cached_steps": figures.cached,
             "lamina.build.target": job.options.target,
             "lamina.build.platforms": tuple(job.options.platforms),
             **job.recording.described,

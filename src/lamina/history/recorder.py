@@ -14,7 +14,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,19 @@ class Recorder:
         elif isinstance(event, WarningEvent):
             self._warnings.append(event.short)
         self._outer(event)
+
+    @property
+    def warnings(self) -> int:
+        """How many warnings there were."""
+        return len(self._warnings)
+
+    def counts(self, digests: Iterable[str]) -> tuple[int, int]:
+        """Return how many of these steps ran to their end, and how many failed by themselves."""
+        with self._lock:
+            events = [event for digest in digests if (event := self._events.get(digest)) is not None]
+        ended = [event for event in events if event.completed is not None and not event.cached]
+        failed = sum(1 for event in ended if event.error and event.error != "cancelled")
+        return sum(1 for event in ended if not event.error), failed
 
     def _number(self, digest: str) -> int:
         with self._lock:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lamina.errors import CancelledError, Error
-from lamina.progress import Event, Sink, StatusEvent, VertexEvent
+from lamina.progress import PULLED, Event, Sink, StatusEvent, VertexEvent
 from lamina.tracing.context import TraceContext, new_span_id, new_trace
 
 MAX_SPANS = 10_000
@@ -154,7 +154,8 @@ class BuildTrace:
                 return
             above = self._vertices.get(event.vertex)
             parent = above.span_id if above is not None else self._within[-1]
-            known = _Open(new_span_id(), parent, event.id, event.started or now, now)
+            name = f"pulling {event.id}" if event.way == PULLED else event.id
+            known = _Open(new_span_id(), parent, name, event.started or now, now)
             self._statuses[event.vertex, event.id] = known
         known.last, known.end = now, event.completed
         known.current, known.total = event.current, event.total

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lamina.errors import CancelledError, Error, SourceRange
-from lamina.progress import LogEvent, StatusEvent, VertexEvent, discard
+from lamina.progress import PULLED, LogEvent, StatusEvent, VertexEvent, discard
 from lamina.tracing import collector
 from lamina.tracing.collector import BuildTrace, Span
 from lamina.tracing.context import new_trace
@@ -53,14 +53,14 @@ def test_what_moves_lies_below_its_vertex():
     trace.take(VertexEvent("a", "exporting", started=10.0))
     trace.take(StatusEvent("a", "pushing layers", 0, 100, started=10.0))
     trace.take(StatusEvent("a", "pushing layers", 100, 100, started=11.0, completed=11.0))
-    trace.take(StatusEvent("", "sha256:0123", 5, 0, started=10.5))
+    trace.take(StatusEvent("", "sha256:0123", 5, 0, started=10.5, way=PULLED))
 
     found = spans_by_name(trace.finish("build", None, {}))
 
     pushed = found["pushing layers"]
     assert pushed.parent_id == found["exporting"].span_id and (pushed.start, pushed.end) == (10.0, 11.0)
     assert pushed.attributes["lamina.progress.current"] == 100
-    assert found["sha256:0123"].parent_id == found["build"].span_id
+    assert found["pulling sha256:0123"].parent_id == found["build"].span_id
 
 
 def test_what_begins_within_a_phase_lies_below_it():
