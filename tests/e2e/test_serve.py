@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lamina.api.pb import control_pb2
 from support.bases import BUSYBOX_STAGE, busybox_context
-from support.buildkit_client import Client, Offers
+from support.buildkit_client import Client, Offers, new_ref
 from support.daemon import Daemon, running_daemon
 from support.registry import free_port
 
@@ -246,3 +246,24 @@ def test_prometheus_is_told_how_builds_went(tmp_path: Path):
     assert figures["buildkit_builds_total", "", "success"] == 2
     assert figures["buildkit_builds_steps_total", "total"] == 2 + 2 + 2
     assert figures["process_open_fds",] > 0
+
+
+def test_clients_are_shown_as_much_of_a_steps_output_as_the_owner_wants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """K2: buildkitd's variable; the record has everything."""
+    monkeypatch.setenv("BUILDKIT_STEP_LOG_MAX_SIZE", "1000")
+    folder = busybox_context(tmp_path / "ctx", "FROM base\nRUN seq 1 5000\n")
+    offers = Offers(dirs={"context": folder, "dockerfile": folder})
+    with running_daemon(tmp_path / "root") as daemon:
+        with Client(daemon.address) as client, client.session(offers) as session:
+            ref = new_ref()
+            client.dockerfile(session, ref)
+            shown = b"".join(log.msg for message in client.status(ref) for log in message.logs).decode()
+        kept = subprocess.run(
+            [sys.executable, "-m", "lamina", "--root", str(tmp_path / "root"), "history", "logs"],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+
+    assert shown.endswith("[output clipped, log limit 1000B reached]\n") and len(shown) < 1100
+    assert "\n5000\n" in kept

@@ -17,6 +17,7 @@ from lamina.bridge.options import cache_text, options_of
 from lamina.bridge.values import Result
 from lamina.cancel import Cancel
 from lamina.daemon.builds import Build, Builds
+from lamina.daemon.clipping import Clipping, LogLimits
 from lamina.daemon.exports import exporters_of, goes_to_client, plan_of, response_of
 from lamina.daemon.outlets import ClientOutlets
 from lamina.daemon.sessions import Sessions
@@ -83,6 +84,7 @@ class Settings:
         labels: of the worker.
         cdi_dirs: where devices are described, () for the usual places.
         own_frontends: by name, run in this process.
+        log_limits: how much of each step's output clients are shown.
     """
 
     entitlements: frozenset[str] = frozenset()
@@ -93,6 +95,7 @@ class Settings:
     labels: Mapping[str, str] = field(default_factory=dict)
     cdi_dirs: tuple[str, ...] = ()
     own_frontends: Mapping[str, Frontend] = field(default_factory=dict)
+    log_limits: LogLimits = field(default_factory=LogLimits)
 
 
 class Builder:
@@ -164,7 +167,7 @@ class Builder:
         parent: TraceContext | None,
         tally: Tally,
     ) -> BuildResult:
-        sink = tally.through(build.sink)
+        sink = tally.through(Clipping(self._settings.log_limits).through(build.sink))
         with self._session(request, build, sink) as session:
             outlets = None
             if any(map(goes_to_client, plan.specs)):

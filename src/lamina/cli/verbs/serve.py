@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lamina.config.buildkitd import DaemonConfig, TlsFiles
+    from lamina.daemon.clipping import LogLimits
     from lamina.daemon.control import Control
     from lamina.daemon.settings import Running
 
@@ -114,6 +115,7 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
         jobs=args.jobs,
         max_parallelism=args.max_parallelism,
         own_frontends=load_frontends(args.frontend),
+        log_limits=_log_limits(),
     )
     plan = running(config, Path(path).parent, load_environment(), given)
     addresses = args.addr or list(plan.addresses) or [_default_address()]
@@ -140,6 +142,18 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
             _notify("STOPPING=1")
             control.close(_GRACE_S)
             server.stop(1.0)
+
+
+def _log_limits() -> LogLimits:
+    """Return what buildkitd's variables say of output that clients are shown.
+
+    Raises:
+        InputError: not numbers.
+    """
+    from lamina.daemon.clipping import LogLimits, parse_limit
+
+    size, speed = "BUILDKIT_STEP_LOG_MAX_SIZE", "BUILDKIT_STEP_LOG_MAX_SPEED"
+    return LogLimits(parse_limit(os.environ.get(size, ""), size), parse_limit(os.environ.get(speed, ""), speed))
 
 
 @contextmanager
