@@ -130,6 +130,8 @@ def test_a_build_that_nobody_traces_has_a_trace_of_its_own(daemon: Daemon, conte
 def test_spans_of_clients_go_on_and_stay_with_the_build(daemon: Daemon, context: Path, collector: Collected):
     """K3: buildctl and buildx hand their spans to the daemon, the last of them when the build is over."""
     own = Span(trace_id=TRACE_ID, span_id=SPAN_ID, name="client's own", start_time_unix_nano=1, end_time_unix_nano=2)
+    own.attributes.add(key="command").value.string_value = "buildctl build --opt build-arg:WHERE=marsbase"
+    own.attributes.add(key="other").value.string_value = "stays"
     other = Span(trace_id=b"o" * 16, span_id=SPAN_ID, name="of another build")
     with Client(daemon.address) as client:
         ref = build(client, context, TRACEPARENT)
@@ -139,6 +141,7 @@ def test_spans_of_clients_go_on_and_stay_with_the_build(daemon: Daemon, context:
     collector.wait(len(before) + 2)
 
     assert answer.partial_success.rejected_spans == 0
+    assert attributes_of(collector.named("client's own")) == {"other": "stays"}
     assert {span.name for span in collector.spans} >= {"build", "client's own", "of another build"}
     assert [one["Name"] for one in after] == [*(one["Name"] for one in before), "client's own"]
     assert after[-1]["Resource"][0]["Value"]["Value"] == "buildctl"

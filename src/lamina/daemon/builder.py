@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,9 +140,8 @@ class Builder:
             plan = plan_of(exporters)
             options = self._options(request, exporters)
             tally = Tally()
-            result = self._counted(
-                request.Internal, tally, lambda: self._build(request, build, plan, options, side, parent, tally)
-            )
+            carry_out = partial(self._build, request, build, plan, options, side, parent, tally)
+            result = self._counted(request.Internal, tally, carry_out)
         return control_pb2.SolveResponse(ExporterResponse=response_of(result.metadata))
 
     def _counted(self, internal: bool, tally: Tally, carry_out: Callable[[], BuildResult]) -> BuildResult:

@@ -3,6 +3,8 @@
 They go where the daemon's own traces go, unchanged, and into the records of the builds whose traces they belong to:
 builds under way, and those that ended a moment ago, since clients send their last spans when they leave.
 
+Command lines are left out: they hold the values of build arguments.
+
 Invariants: of one call, and for one build, only so much is taken; what is refused is counted in the answer; nothing
 here makes a build wait or fail.
 """
@@ -16,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lamina.api.pb import otlp_pb2 as pb
 from lamina.engine.job import Job
@@ -31,6 +34,7 @@ MAX_SPANS_BUILD = 5_000
 MAX_BYTES_BUILD = 8 << 20
 _KEPT_S = 60.0
 _MAX_ENDED = 200
+_COMMANDS = ("command", "process.command", "process.command_args", "process.command_line")
 _log = logging.getLogger(__name__)
 
 
@@ -134,10 +138,12 @@ def _drop_bad(request: pb.ExportTraceServiceRequest) -> int:
     """Drop spans that are none, and those beyond the cap; return how many."""
     refused = taken = 0
     for of_program in request.resource_spans:
+        _without_commands(of_program.resource.attributes)
         for scoped in of_program.scope_spans:
             good = []
             for span in scoped.spans:
                 if taken < MAX_SPANS_CALL and _is_good(span):
+                    _without_commands(span.attributes)
                     good.append(span)
                     taken += 1
                 else:
@@ -147,6 +153,13 @@ def _drop_bad(request: pb.ExportTraceServiceRequest) -> int:
                 del scoped.spans[:]
                 scoped.spans.extend(kept)
     return refused
+
+
+def _without_commands(attributes: Any) -> None:
+    """Leave out what holds a command line."""
+    for number in reversed(range(len(attributes))):
+        if attributes[number].key in _COMMANDS:
+            del attributes[number]
 
 
 def _is_good(span: pb.Span) -> bool:

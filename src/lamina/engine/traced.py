@@ -118,21 +118,22 @@ def add_spans(root: Path, build: str, spans: Sequence[pb.ResourceSpans]) -> None
 
     state = State(root)
     try:
-        row = state.execute("SELECT record FROM build WHERE id = ?", (build,)).fetchone()
+        row = state.execute("SELECT json_extract(record, '$.trace') FROM build WHERE id = ?", (build,)).fetchone()
         if row is None:
             return
         folder = folder_of(root, build)
         request = kept_trace(folder) or pb.ExportTraceServiceRequest()
         request.resource_spans.extend(spans)
-        record = json.loads(row[0])
-        known = record.get("trace") or {}
+        known = json.loads(row[0]) if row[0] else {}
         told = keep_trace(folder, request)
         if "digest" not in told:
             return  # no room: what was kept stays
-        record["trace"] = {**known, **told}
         grown = told["kept_bytes"] - known.get("kept_bytes", 0)
-        text = json.dumps(record, sort_keys=True, separators=(",", ":"))
-        state.execute("UPDATE build SET record = ?, log_bytes = log_bytes + ? WHERE id = ?", (text, grown, build))
+        state.execute(
+            """UPDATE build SET record = json_set(record, '$.trace', json(?)), log_bytes = log_bytes + ?
+            WHERE id = ?""",
+            (json.dumps({**known, **told}), grown, build),
+        )
     finally:
         state.close()
 
