@@ -218,3 +218,27 @@ def test_a_build_that_found_everything_shows_its_origins_trace(lamina: Lamina, c
     shown = lamina("history", "show", "--trace")
 
     assert shown.returncode == 0 and "RUN true" in shown.stdout
+
+
+def test_what_goes_over_the_network_has_spans(lamina: Lamina, context: Path, collector: Collected, registry: str):
+    """K3: pushes and pulls of layers, exports and imports of caches, below what they are for."""
+    (context / "Dockerfile").write_text(f"{BASE}RUN echo one > /one\n")
+    cache = f"type=registry,ref={registry}/cache"
+    env = sending_to(collector, LAMINA_INSECURE_REGISTRIES=registry)
+    lamina.build(context, "-t", f"{registry}/app", "--push", "--cache-to", cache, env=env)
+    pushed = {span.name: span for span in collector.spans}
+    exporting = next(span for name, span in pushed.items() if name.startswith("exporting cache"))
+    layers = [span for name, span in pushed.items() if name.startswith("pushing sha256:")]
+
+    collector.requests.clear()
+    (context / "Dockerfile").write_text(f"FROM {registry}/app\nRUN cat /one\n")
+    elsewhere = {**env, "LAMINA_ROOT": f"{lamina.root}-2"}
+    lamina("build", context, "--cache-from", cache, env=elsewhere)
+
+    pulled = [span for span in collector.spans if span.name.startswith("pulling sha256:")]
+    moved = [attributes_of(span)["lamina.progress.current"] for span in layers]
+    metadata = collector.named("[internal] load metadata")
+    assert exporting.end_time_unix_nano > exporting.start_time_unix_nano
+    assert layers and max(moved) > 100_000
+    assert pulled and collector.named("importing cache")
+    assert metadata.parent_span_id == collector.named("frontend").span_id
