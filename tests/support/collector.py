@@ -6,6 +6,7 @@ import gzip
 import json
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -146,3 +147,48 @@ def _from_json(body: dict[str, Any]) -> ExportTraceServiceRequest:
         }
 
     return ParseDict(turned(body), ExportTraceServiceRequest())
+
+
+@contextmanager
+def collecting_grpc(certificate: tuple[bytes, bytes] | None = None) -> Iterator[Collected]:
+    """Run a collector that takes OTLP over gRPC.
+
+    Args:
+        certificate: key and chain as PEM, for TLS.
+    """
+    import grpc
+
+    found = Collected()
+    found.hold.set()
+
+    def export(request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
+        assert found.hold.wait(60)
+        answer = found.answers.pop(0) if found.answers else 200
+        with found.came:
+            found.headers.append({str(key): str(value) for key, value in context.invocation_metadata()})
+            if answer == 200:
+                found.requests.append(request)
+            found.came.notify_all()
+        if isinstance(answer, ExportTraceServiceResponse):
+            return answer
+        if answer != 200:
+            context.abort(grpc.StatusCode.UNAVAILABLE if answer == 503 else grpc.StatusCode.PERMISSION_DENIED, "no")
+        return ExportTraceServiceResponse()
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        export, ExportTraceServiceRequest.FromString, ExportTraceServiceResponse.SerializeToString
+    )
+    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
+    if certificate is None:
+        found.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    else:
+        credentials = grpc.ssl_server_credentials([certificate])
+        found.url = f"https://localhost:{server.add_secure_port('127.0.0.1:0', credentials)}"
+    server.start()
+    try:
+        yield found
+    finally:
+        found.hold.set()
+        server.stop(None).wait()

@@ -17,7 +17,10 @@ from lamina.errors import InputError
 from lamina.tracing.context import TraceContext, parse_traceparent
 
 SERVICE = "lamina"
+PROTOBUF, JSON, GRPC = "http/protobuf", "http/json", "grpc"
 _DEFAULT_ENDPOINT = "http://localhost:4318"
+_DEFAULT_GRPC_ENDPOINT = "http://localhost:4317"
+_GRPC_PORT = 4317
 _PATH = "v1/traces"
 _DEFAULT_TIMEOUT_S = 10.0
 _MAX_TIMEOUT_S = 600.0
@@ -53,7 +56,8 @@ class TraceSettings:
         url: of the collector's resource for traces.
         headers: of each request; may hold credentials.
         timeout_s: for one request; `timeout_given` when somebody said so.
-        json: as JSON rather than protobuf.
+        gzip: compress what is sent; not over gRPC.
+        protocol: `PROTOBUF` or `JSON` over HTTP, or `GRPC`.
         certificate: PEM bundle that the collector's certificate is checked with, "" for the system's.
         client_certificate, client_key: shown to the collector.
         resource: attributes of this program.
@@ -65,7 +69,7 @@ class TraceSettings:
     timeout_s: float = _DEFAULT_TIMEOUT_S
     timeout_given: bool = False
     gzip: bool = False
-    json: bool = False
+    protocol: str = PROTOBUF
     certificate: str = ""
     client_certificate: str = ""
     client_key: str = ""
@@ -89,13 +93,15 @@ def parse_settings(variables: Mapping[str, str]) -> TraceSettings | None:
     if exporter not in ("", "otlp"):
         raise InputError(f"OTEL_TRACES_EXPORTER={exporter[:80]!r} is not offered", hint="otlp, or none")
     timeout = _either(variables, "TIMEOUT")
+    protocol = _choice(_either(variables, "PROTOCOL"), "PROTOCOL", (PROTOBUF, JSON, GRPC))
+    protocol = protocol or (GRPC if _has_grpc_port(own or general) else PROTOBUF)
     return TraceSettings(
-        url=_url(general, own),
+        url=_grpc_url(own or general) if protocol == GRPC else _url(general, own),
         headers={name.lower(): value for name, value in _headers(variables).items()},
         timeout_s=_timeout(timeout) if timeout else _DEFAULT_TIMEOUT_S,
         timeout_given=bool(timeout),
         gzip=_choice(_either(variables, "COMPRESSION"), "COMPRESSION", ("none", "gzip")) == "gzip",
-        json=_choice(_either(variables, "PROTOCOL"), "PROTOCOL", ("http/protobuf", "http/json")) == "http/json",
+        protocol=protocol,
         certificate=_either(variables, "CERTIFICATE"),
         client_certificate=_either(variables, "CLIENT_CERTIFICATE"),
         client_key=_either(variables, "CLIENT_KEY"),
@@ -115,18 +121,41 @@ def _either(variables: Mapping[str, str], name: str) -> str:
 
 def _url(general: str, own: str) -> str:
     """Return where to post: a place for traces alone as it is, else the resource for traces below the general one."""
-    text = own or general.strip() or _DEFAULT_ENDPOINT
-    name = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" if own else "OTEL_EXPORTER_OTLP_ENDPOINT"
+    text = _checked(own or general.strip() or _DEFAULT_ENDPOINT)
+    if own:
+        return text if urlsplit(text).path else f"{text}/"
+    return f"{text.rstrip('/')}/{_PATH}"
+
+
+def _grpc_url(text: str) -> str:
+    """Return where to connect to; a path means nothing to gRPC."""
+    parts = urlsplit(_checked(text.strip() or _DEFAULT_GRPC_ENDPOINT))
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _has_grpc_port(text: str) -> bool:
+    """Tell whether a place is the port that is registered for OTLP over gRPC: nothing else is ever meant by it."""
+    try:
+        return urlsplit(text.strip()).port == _GRPC_PORT
+    except ValueError:
+        return False
+
+
+def _checked(text: str) -> str:
+    """Return a URL that can be sent to.
+
+    Raises:
+        InputError: it is none.
+    """
     try:
         parts = urlsplit(text)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         usable = False
     if not usable or not text.isascii() or not text.isprintable() or " " in text or parts.query or parts.fragment:
-        raise InputError(f"{name}: not a place to send traces to", hint="http://HOST:4318, or https://")
-    if own:
-        return text if parts.path else f"{text}/"
-    return f"{text.rstrip('/')}/{_PATH}"
+        what = "OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT): not a place to send traces to"
+        raise InputError(what, hint="http://HOST:4318, or https://")
+    return text
 
 
 def _timeout(text: str) -> float:

@@ -1,35 +1,29 @@
-"""Sends traces to a collector: OTLP over HTTP, in a thread of its own that nobody waits for.
+"""Sends traces to a collector, in a thread of its own that nobody waits for.
 
 Invariants: `send` never blocks and never raises; what waits is bounded, the rest is dropped; trouble is told once until
-something arrives again; closing takes no longer than it may. Specification: OTLP 1.x, "OTLP/HTTP".
+something arrives again; closing takes no longer than it may. How one message travels is in `senders`.
 """
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from lamina.api.pb import otlp_pb2 as pb
 from lamina.cancel import Cancel
-from lamina.errors import CancelledError, Error
-from lamina.registry.failures import TransportError
-from lamina.registry.http import Request, Transport
-from lamina.registry.options import Proxies, RegistryOptions
+from lamina.errors import CancelledError
+from lamina.registry.options import Proxies
 from lamina.tracing.context import TraceContext
-from lamina.tracing.messages import as_json
+from lamina.tracing.senders import Sender, open_sender
 from lamina.tracing.settings import TraceSettings
 
 PATIENCE_S = 3.0
 """How long the end of a program waits for a collector, unless OTEL_EXPORTER_OTLP_TIMEOUT says otherwise."""
 MAX_WAITING = 256
 MAX_WAITING_BYTES = 64 << 20
-_MAX_ANSWER = 64 << 10
-_AGAIN = (429, 502, 503, 504)
 _WAITS_S = (1.0, 3.0)
 
 Trouble = Callable[[str], None]
@@ -97,65 +91,33 @@ class Tracer:
             thread.join(1.0)  # it may hang in the resolver, which nothing interrupts; it ends with the process
 
     def _run(self) -> None:
-        transport = Transport(self._options(), self._cancel)
+        try:
+            sender = open_sender(self.settings, self._proxies, self._cancel)
+        except ImportError as error:
+            self._tell(f"OTLP over gRPC needs {error.name}: pip install 'lamina[daemon]'")
+            return
         try:
             while (data := self._waiting.get()) is not None and not self._cancel.is_cancelled():
-                self._deliver(transport, data)
+                self._deliver(sender, data)
                 with self._guard:
                     self._count, self._bytes = self._count - 1, self._bytes - len(data)
         finally:
-            transport.close()
+            sender.close()
 
-    def _deliver(self, transport: Transport, data: bytes) -> None:
+    def _deliver(self, sender: Sender, data: bytes) -> None:
         """Send one message; again after a while where the collector says so."""
         deadline = time.monotonic() + self.settings.timeout_s
         for wait_s in (*_WAITS_S, None):
             try:
-                again, trouble = self._post(transport, data)
+                again, trouble = sender.send(data)
             except CancelledError:
                 return
-            except TransportError as error:
-                again, trouble = error.retryable, str(error)
-            except Error as error:
-                again, trouble = False, str(error)
             if not again or wait_s is None or time.monotonic() + wait_s > deadline or self._cancel.wait(wait_s):
                 break
         if trouble:
             self._tell(trouble)
         else:
             self._in_trouble = False
-
-    def _post(self, transport: Transport, data: bytes) -> tuple[bool, str]:
-        """Send a message; return whether to try again, and what is wrong ("" for nothing)."""
-        kind = "application/x-protobuf"
-        if self.settings.json:
-            kind = "application/json"
-            data = json.dumps(as_json(pb.ExportTraceServiceRequest.FromString(data))).encode()
-        headers = {**self.settings.headers, "Content-Type": kind}
-        if self.settings.gzip:
-            import gzip
-
-            data = gzip.compress(data, 1, mtime=0)
-            headers["Content-Encoding"] = "gzip"
-        with transport.send(Request("POST", self.settings.url, headers, data)) as answer:
-            if answer.status // 100 != 2:
-                answer.read_error(_MAX_ANSWER)
-                return answer.status in _AGAIN, f"HTTP {answer.status}"
-            body = answer.read(_MAX_ANSWER)
-        return False, "" if self.settings.json else _refused(body)
-
-    def _options(self) -> RegistryOptions:
-        from lamina.registry.options import Timeouts
-
-        settings = self.settings
-        netloc, limit = urlsplit(settings.url).netloc, settings.timeout_s
-        pair = (Path(settings.client_certificate), Path(settings.client_key or settings.client_certificate))
-        return RegistryOptions(
-            host_ca={netloc: (Path(settings.certificate),)} if settings.certificate else {},
-            client_certs={netloc: (pair,)} if settings.client_certificate else {},
-            proxies=self._proxies,
-            timeouts=Timeouts(connect_s=limit, idle_s=limit),
-        )
 
     def _tell(self, text: str) -> None:
         if self._in_trouble:
@@ -164,15 +126,3 @@ class Tracer:
         parts = urlsplit(self.settings.url)
         place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._trouble(f"traces do not arrive at {place}: {text}")
-
-
-def _refused(body: bytes) -> str:
-    """Return what a collector says it did not take."""
-    try:
-        partial = pb.ExportTraceServiceResponse.FromString(body).partial_success
-    except Exception:  # protobuf's implementations raise different things
-        return ""  # it said 200: a proxy's words in the body change nothing
-    if not partial.rejected_spans:
-        return ""
-    reason = "".join(char for char in partial.error_message[:200] if char.isprintable())
-    return f"{partial.rejected_spans} spans were refused: {reason}"

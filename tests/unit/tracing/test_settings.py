@@ -33,6 +33,13 @@ def test_nothing_is_sent_unless_a_place_is_named(variables: dict[str, str]):
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://c/prefix/"}, "https://c/prefix/v1/traces"),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:1/as/it/is", **ENDPOINT}, "http://c:1/as/it/is"),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:1"}, "http://c:1/"),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "http://localhost:4317"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc", **ENDPOINT}, "http://collector:4318"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://jaeger:4317/"}, "http://jaeger:4317"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+            "http://c:4317/v1/traces",
+        ),
     ],
 )
 def test_where_to_post(variables: dict[str, str], url: str):
@@ -58,7 +65,7 @@ def test_the_variables_for_traces_count_first():
     assert settings is not None
     assert settings.headers == {"x-key": "b=c", "other": "d"}
     assert settings.timeout_s == 2.5 and settings.timeout_given
-    assert settings.gzip and not settings.json and settings.certificate == "/ca.pem"
+    assert settings.gzip and settings.protocol == "http/protobuf" and settings.certificate == "/ca.pem"
     assert "b=c" not in repr(settings)
 
 
@@ -82,7 +89,7 @@ def test_the_service_has_a_name_of_its_own():
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:99999"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a b/"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a/?token=s3cr3t"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "thrift"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "br"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "1s"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "s3cr3t"),

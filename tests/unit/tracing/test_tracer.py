@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from lamina.api.pb import otlp_pb2 as pb
 from lamina.tracing import tracer as module
 from lamina.tracing.settings import TraceSettings, parse_settings
 from lamina.tracing.tracer import Tracer
-from support.collector import Collected, collecting
+from support.collector import Collected, collecting, collecting_grpc
+
+CERTIFICATES = Path(__file__).parents[1] / "registry" / "assets"
 
 
 @pytest.fixture
@@ -117,3 +123,90 @@ def test_credentials_of_the_place_are_not_told():
     tracer.close(60)
 
     assert len(troubles) == 1 and "s3cr3t" not in troubles[0]
+
+
+def over_grpc(collector: Collected, **more: str) -> TraceSettings:
+    return settings(collector, OTEL_EXPORTER_OTLP_PROTOCOL="grpc", **more)
+
+
+def test_spans_travel_over_grpc_as_well():
+    """With headers as metadata, over one connection; what is refused is told."""
+    troubles: list[str] = []
+    with collecting_grpc() as collector:
+        answer = ExportTraceServiceResponse()
+        answer.partial_success.rejected_spans, answer.partial_success.error_message = 2, "too old"
+        collector.answers = [200, answer]
+        tracer = Tracer(over_grpc(collector, OTEL_EXPORTER_OTLP_HEADERS="x-key=abc"), troubles.append)
+        tracer.send(a_request("one"))
+        tracer.send(a_request("two"))
+        tracer.close(60)
+
+    assert [span.name for span in collector.spans] == ["one"]
+    assert [headers["x-key"] for headers in collector.headers] == ["abc", "abc"]
+    assert troubles == [f"traces do not arrive at {collector.url}: 2 spans were refused: too old"]
+
+
+def test_a_grpc_collector_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_WAITS_S", (0.0, 0.0))
+    troubles: list[str] = []
+    with collecting_grpc() as collector:
+        collector.answers = [503]
+        tracer = Tracer(over_grpc(collector), troubles.append)
+        tracer.send(a_request())
+        tracer.close(60)
+
+    assert len(collector.spans) == 1 and troubles == []
+
+
+def test_closing_does_not_wait_for_a_grpc_collector_either():
+    troubles: list[str] = []
+    with collecting_grpc() as collector:
+        collector.hold.clear()
+        tracer = Tracer(over_grpc(collector), troubles.append)
+        tracer.send(a_request())
+        tracer.close(0.05)
+
+        assert len(troubles) == 1 and "no answer within 0.05 s" in troubles[0]
+        assert tracer._thread is not None and not tracer._thread.is_alive()
+
+
+def test_grpc_over_tls_with_a_certificate_that_is_checked():
+    """OTEL_EXPORTER_OTLP_CERTIFICATE says what is trusted; without it, the collector is nobody's."""
+    key, chain = CERTIFICATES / "localhost.key", CERTIFICATES / "localhost.crt"
+    troubles: list[str] = []
+    with collecting_grpc((key.read_bytes(), chain.read_bytes())) as collector:
+        trusting = Tracer(over_grpc(collector, OTEL_EXPORTER_OTLP_CERTIFICATE=str(chain)), troubles.append)
+        trusting.send(a_request())
+        trusting.close(60)
+        before = list(troubles)
+        doubting = Tracer(over_grpc(collector), troubles.append)
+        doubting.send(a_request())
+        doubting.close(60)
+
+    assert len(collector.spans) == 1 and before == []
+    assert len(troubles) == 1 and "certificate" in troubles[0].lower()
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0" * 100])
+def test_a_port_that_speaks_something_else_costs_the_traces_only(answer: bytes):
+    """A wrong port is told, and waited for no longer than it may be."""
+    troubles: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def speak() -> None:
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.recv(10)
+                accepted.sendall(answer)
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}"}
+        found = parse_settings({**variables, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
+        assert found is not None
+        tracer = Tracer(found, troubles.append)
+        tracer.send(a_request())
+        thread.join()
+        tracer.close(60)
+
+    assert len(troubles) == 1
