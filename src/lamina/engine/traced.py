@@ -21,7 +21,7 @@ from lamina import __version__
 from lamina.errors import CancelledError
 from lamina.history.recorder import folder_of
 from lamina.tracing.collector import BuildTrace, Value
-from lamina.tracing.settings import SERVICE
+from lamina.tracing.context import SERVICE
 
 if TYPE_CHECKING:
     from lamina.api.pb import otlp_pb2 as pb

@@ -10,6 +10,8 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+SERVICE = "lamina"
+"""What this program is called in traces, unless somebody says otherwise."""
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _MAX_HEADER = 512
 _SAMPLED = 1

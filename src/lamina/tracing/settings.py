@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from lamina.errors import InputError
-from lamina.tracing.context import TraceContext, parse_traceparent
+from lamina.tracing.context import SERVICE, TraceContext, parse_traceparent
 
-SERVICE = "lamina"
 PROTOBUF, JSON, GRPC = "http/protobuf", "http/json", "grpc"
 _DEFAULT_ENDPOINT = "http://localhost:4318"
 _DEFAULT_GRPC_ENDPOINT = "http://localhost:4317"
