@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -19,8 +20,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from lamina.api.pb import content_pb2, control_pb2
-from support.bases import busybox_context
-from support.buildkit_client import Client, Offers, new_ref
+from support.bases import BUSYBOX_STAGE, busybox_context
+from support.buildkit_client import Client, Offers, details, new_ref
 from support.collector import Collected, attributes_of, collecting
 from support.daemon import Daemon, running_daemon
 
@@ -222,6 +223,24 @@ def test_clients_read_what_records_point_at(daemon: Daemon, context: Path):
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.INVALID_ARGUMENT,
     ]
+
+
+def test_the_record_of_a_failure_tells_what_the_client_was_told(daemon: Daemon, context: Path):
+    """K8: its code, the lines of the Dockerfile, and the step, of which clients show the last lines."""
+    (context / "Dockerfile").write_text(f"{BUSYBOX_STAGE}RUN echo almost; exit 7\n")
+    ref = new_ref()
+    with (
+        Client(daemon.address) as client,
+        client.session(Offers(dirs={"context": context, "dockerfile": context})) as s,
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            client.dockerfile(s, ref)
+        record = record_of(client, ref)
+        request = content_pb2.ReadContentRequest(digest=record.externalError.digest)
+        kept = Status.FromString(b"".join(piece.data for piece in client.content["Read"](request)))
+
+    assert kept == details(caught.value) and record.error.code == kept.code
+    assert [one.type_url.rpartition("/")[2] for one in kept.details] == ["errdefs.Vertex+json", "errdefs.Source+json"]
 
 
 def test_a_request_of_dockers_carries_the_trace_on(

@@ -1,4 +1,4 @@
-"""What records of builds point at, for clients to read: traces in BuildKit's form, and the image store's blobs.
+"""What records of builds point at, for clients to read: traces in BuildKit's form, errors, and the image store's blobs.
 
 containerd's content service as far as it reads (Info, Read). `buildx history trace` and `inspect` ask for it.
 """
@@ -12,9 +12,7 @@ from typing import Any
 from lamina.api.errors import NotFoundError
 from lamina.api.pb import content_pb2
 from lamina.engine import history
-from lamina.engine.traced import kept_stubs
 from lamina.errors import InputError
-from lamina.history.recorder import folder_of
 from lamina.oci.digest import Digest
 from lamina.rpc.call import ServedCall
 from lamina.store.store import Store
@@ -39,8 +37,8 @@ class Content:
             InputError: not a digest; NotFoundError: no such blob.
         """
         digest = Digest(request.digest)
-        trace = self._trace(digest)
-        size = len(trace) if trace is not None else self._store(digest).size(digest)
+        kept = history.kept_blob(self._root, str(digest))
+        size = len(kept) if kept is not None else self._store(digest).size(digest)
         return content_pb2.InfoResponse(info=content_pb2.Info(digest=str(digest), size=size))
 
     def read(
@@ -52,14 +50,14 @@ class Content:
             InputError: not a digest, or a part that it does not have; NotFoundError: no such blob.
         """
         digest = Digest(request.digest)
-        trace = self._trace(digest)
-        total = len(trace) if trace is not None else self._store(digest).size(digest)
+        kept = history.kept_blob(self._root, str(digest))
+        total = len(kept) if kept is not None else self._store(digest).size(digest)
         end = request.offset + request.size if request.size else total
         if not 0 <= request.offset <= end <= total:
             raise InputError(f"bytes {request.offset} to {end} of a blob of {total}", where=str(digest))
-        if trace is not None:
+        if kept is not None:
             for start in range(request.offset, end, _PIECE):
-                data = trace[start : min(start + _PIECE, end)]
+                data = kept[start : min(start + _PIECE, end)]
                 yield content_pb2.ReadContentResponse(offset=start, data=data)
             return
         with self._store(digest).open(digest) as file:
@@ -80,7 +78,3 @@ class Content:
             if store.has(digest):
                 return store
         raise NotFoundError(f"no such blob: {digest}")
-
-    def _trace(self, digest: Digest) -> bytes | None:
-        build = history.build_of_trace(self._root, str(digest))
-        return kept_stubs(folder_of(self._root, build)) if build else None

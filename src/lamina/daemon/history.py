@@ -21,6 +21,9 @@ from lamina.history.records import Build, Step
 from lamina.progress import Event, LogEvent, VertexEvent
 from lamina.tracing.stubs import MEDIA_TYPE
 
+_ERROR_TYPE = "application/vnd.googeapis.google.rpc.status+proto"
+"""As BuildKit spells it."""
+
 
 def listen(
     root: Path, builds: Builds, request: control_pb2.BuildHistoryRequest, cancel: Cancel
@@ -163,8 +166,13 @@ def _record(build: Build) -> control_pb2.BuildHistoryRecord:
     for one in client.get("exporters") or ():
         message.Exporters.add(Type=one.get("type", ""), Attrs=one.get("attrs") or {})
     if build.error or build.status in ("failed", "cancelled", "died"):
-        code = 1 if build.status == "cancelled" else 2
+        failure = record.get("failure") or {}
+        code = 1 if build.status == "cancelled" else failure.get("code", 2)
         message.error.CopyFrom(Status(code=code, message=build.error or build.status))
+        if "digest" in failure:
+            message.externalError.CopyFrom(
+                control_pb2.Descriptor(media_type=_ERROR_TYPE, digest=failure["digest"], size=failure["size"])
+            )
     return message
 
 

@@ -169,12 +169,17 @@ def trace(root: Path, build: str, *, place: str = "") -> pb.ExportTraceServiceRe
     return kept
 
 
-def build_of_trace(root: Path, digest: str) -> str:
-    """Return the id of the build whose trace, in BuildKit's form, has this digest; "" when there is none."""
+def kept_blob(root: Path, digest: str) -> bytes | None:
+    """Return what a record points at by digest: a trace in BuildKit's form, or what a client heard of an error."""
     if not (root / FILE).exists():
-        return ""
+        return None
+    from lamina.engine.traced import kept_failure, kept_stubs
+
     with opened(root) as history:
-        return history.traced(digest)
+        build, what = history.pointing_at(digest)
+    if not build:
+        return None
+    return kept_stubs(folder_of(root, build)) if what == "trace" else kept_failure(folder_of(root, build))
 
 
 def export(root: Path, build: str, *, place: str = "") -> Iterator[dict[str, Any]]:

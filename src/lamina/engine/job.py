@@ -78,6 +78,7 @@ class Job:
         parent: the span that asked for the build.
 
     Attributes:
+        is_served: the build is for a client of a daemon.
         trace: of this build, gathered from its events.
         place, recording, resolve: open as long as the job is.
         sink: takes events into the record and hands them on.
@@ -106,7 +107,8 @@ class Job:
         self.options, self.plan, self.session, self.environment = options, plan, session, environment
         tracer = environment.tracer
         parent = parent or (tracer.settings.parent if tracer is not None else None)
-        self.trace = BuildTrace(parent, is_served=client is not None)
+        self.is_served = client is not None
+        self.trace = BuildTrace(parent, is_served=self.is_served)
         self._outer, self.cancel = self.trace.through(sink), cancel
         self._platform = platform or host_platform()
         self._outlets, self._stdout = outlets, stdout

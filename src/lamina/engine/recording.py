@@ -79,7 +79,7 @@ class Recording:
         self._outcomes: Sequence[Outcome] = ()
         self._explanations: dict[str, Explanation] = {}
         self._result: dict[str, Any] = {}
-        self._traced: dict[str, Any] = {}
+        self._beside: dict[str, Any] = {}
         self._lock = threading.Lock()
         self.elsewhere: Elsewhere | None = None
 
@@ -89,7 +89,7 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._recorder.finish(error, self._outcomes, {**self._result, **self._traced})
+        self._recorder.finish(error, self._outcomes, {**self._result, **self._beside})
 
     def sink(self, event: Event) -> None:
         """Take one progress event into the record and hand it on."""
@@ -126,10 +126,10 @@ class Recording:
             "lamina.image.names": tuple(image.get("names", ())),
         }
 
-    def traced(self, told: Mapping[str, Any]) -> None:
-        """Keep what is told of the build's trace."""
-        self._traced = {"trace": dict(told)}
-        self._recorder.beside("trace", told.get("kept_bytes", 0))
+    def beside(self, what: str, told: Mapping[str, Any]) -> None:
+        """Keep what is told of a file in the record's folder: its `digest`, `size`, and the `kept_bytes` it takes."""
+        self._beside[what] = dict(told)
+        self._recorder.beside(what, told.get("kept_bytes", 0))
 
     @property
     def explanations(self) -> tuple[Explanation, ...]:

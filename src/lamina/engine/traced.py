@@ -1,4 +1,4 @@
-"""The trace of a build when it ends: kept with its record, and sent where traces go.
+"""The trace of a build when it ends: kept with its record, and sent where traces go; and what a client hears of errors.
 
 In: what `tracing.collector` gathered, how the build ended. Out: two files in the record's folder (OTLP's protobuf, and
 BuildKit's form for clients that ask the daemon), what the record says of them, a message for the `Tracer` if there is
@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from lamina import __version__
-from lamina.errors import CancelledError
+from lamina.errors import CancelledError, Error
 from lamina.history.recorder import folder_of
 from lamina.tracing.collector import BuildTrace, Value
 from lamina.tracing.context import SERVICE
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lamina.api.pb import otlp_pb2 as pb
     from lamina.engine.job import Job
 
-FILE, STUBS_FILE = "trace.otlp.z", "trace.json.z"
+FILE, STUBS_FILE, FAILURE_FILE = "trace.otlp.z", "trace.json.z", "failure.pb.z"
 MAX_BYTES = 32 << 20
 """Largest trace, not compressed; of one that is larger only what was sent remains."""
 NAME = "build"
@@ -48,6 +48,9 @@ class Traced:
     ) -> None:
         try:
             self._end(error)
+            if isinstance(error, Error) and self._job.is_served:
+                folder = folder_of(self._job.place.root, self._job.recording.id)
+                self._job.recording.beside("failure", keep_failure(folder, error))
         except Exception:  # told to nobody: the build is what counts
             logging.getLogger(__name__).debug("no trace of the build", exc_info=True)
 
@@ -60,7 +63,7 @@ class Traced:
         resource = tracer.settings.resource if tracer is not None else default_resource()
         request = request_of(spans, trace.context, resource, __version__)
         kept = keep_trace(folder_of(job.place.root, job.recording.id), request)
-        job.recording.traced({"id": trace.context.trace_id.hex(), **kept})
+        job.recording.beside("trace", {"id": trace.context.trace_id.hex(), **kept})
         if tracer is not None and tracer.wants(trace.context, trace.parent):
             tracer.send(request)
 
@@ -161,6 +164,29 @@ def kept_trace(folder: Path) -> pb.ExportTraceServiceRequest | None:
 def kept_stubs(folder: Path) -> bytes | None:
     """Return the trace of a build in BuildKit's form; None where there is none that can be read."""
     return _read(folder / STUBS_FILE, 4 * MAX_BYTES)
+
+
+def keep_failure(folder: Path, error: BaseException) -> dict[str, Any]:
+    """Write down what a client is told of an error, with its lines and its vertex; return what the record is to say.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from lamina.api.errors import status_of
+
+    status = status_of(error)
+    data = status.SerializeToString()
+    if len(data) > MAX_BYTES:
+        return {"code": status.code}
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = _write(folder / FAILURE_FILE, data)
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    return {"code": status.code, "digest": digest, "size": len(data), "kept_bytes": kept}
+
+
+def kept_failure(folder: Path) -> bytes | None:
+    """Return what a client was told of a build's error, a `google.rpc.Status`; None where there is none."""
+    return _read(folder / FAILURE_FILE, MAX_BYTES)
 
 
 def _read(path: Path, most: int) -> bytes | None:

@@ -11,7 +11,7 @@ import pytest
 import lamina
 from lamina.api.pb import otlp_pb2 as pb
 from lamina.engine import traced
-from lamina.engine.history import build_of_trace, builds, remove, trace
+from lamina.engine.history import builds, kept_blob, remove, trace
 from lamina.engine.traced import add_spans, keep_trace, kept_stubs, kept_trace
 from lamina.errors import InputError
 from lamina.history.recorder import folder_of
@@ -70,8 +70,8 @@ def test_the_record_says_where_its_trace_is(root: Path):
     kept = trace(root, build.id)
 
     assert {span.trace_id.hex() for span in spans_of(kept)} == {build.record["trace"]["id"]}
-    assert build_of_trace(root, build.record["trace"]["digest"]) == build.id
-    assert build_of_trace(root, "sha256:" + "0" * 64) == ""
+    assert kept_blob(root, build.record["trace"]["digest"]) == kept_stubs(folder_of(root, build.id))
+    assert kept_blob(root, "sha256:" + "0" * 64) is None
 
 
 def test_spans_are_added_to_a_record_without_touching_the_rest_of_it(root: Path):
