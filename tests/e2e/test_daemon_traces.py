@@ -23,6 +23,7 @@ from lamina.api.pb import content_pb2, control_pb2
 from support.bases import BUSYBOX_STAGE, busybox_context
 from support.buildkit_client import Client, Offers, details, new_ref
 from support.collector import Collected, attributes_of, collecting
+from support.command import Lamina
 from support.daemon import Daemon, running_daemon
 
 pytestmark = pytest.mark.e2e
@@ -182,7 +183,7 @@ def test_a_collector_that_is_down_keeps_nobody_waiting(tmp_path: Path, context: 
 
 
 def test_a_socket_takes_spans_and_nothing_else(
-    tmp_path: Path, short: str, collector: Collected, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, short: str, context: Path, collector: Collected, monkeypatch: pytest.MonkeyPatch
 ):
     """H8: `[otel] socketPath` of buildkitd.toml."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
@@ -190,13 +191,15 @@ def test_a_socket_takes_spans_and_nothing_else(
     (tmp_path / "b.toml").write_text(f"[otel]\nsocketPath = '{path}'\n")
     with running_daemon(tmp_path / "root", "--config", str(tmp_path / "b.toml")):
         export(f"unix:{path}", spans_of_a_client(Span(trace_id=TRACE_ID, span_id=SPAN_ID, name="beside")))
+        own = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"unix://{path}"}
+        Lamina(tmp_path / "other").build(context, env=own)
         with Client(f"unix:{path}") as client, pytest.raises(grpc.RpcError) as caught:
             client.control["Info"](control_pb2.InfoRequest(), timeout=60)
     assert not Path(path).exists()
-    collector.wait(1)
+    collector.wait(3)
 
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert collector.named("beside")
+    assert collector.named("beside") and collector.named("build")
 
 
 def test_clients_read_what_records_point_at(daemon: Daemon, context: Path):

@@ -16,7 +16,7 @@ from lamina.errors import CancelledError, Error
 from lamina.registry.options import Proxies
 from lamina.rpc.tls import TlsStream
 from lamina.tracing.senders import options_of, refused
-from lamina.tracing.settings import TraceSettings
+from lamina.tracing.settings import UNIX, TraceSettings
 from lamina.tunnel.peer import Peer
 from lamina.tunnel.status import Code, RpcError
 from lamina.tunnel.streams import ByteStream, SocketStream
@@ -62,6 +62,9 @@ class GrpcSender:
         if self._peer is not None and not self._peer.closed:
             return self._peer
         self.close()
+        if self._settings.url.startswith(UNIX):
+            self._peer = Peer(SocketStream(self._unix(self._settings.url.removeprefix(UNIX))), name="traces")
+            return self._peer
         parts = urlsplit(self._settings.url)
         host = parts.hostname or "localhost"
         is_tls = parts.scheme == "https"
@@ -75,6 +78,16 @@ class GrpcSender:
         authority = parts.netloc.rpartition("@")[2]
         self._peer = Peer(stream, name="traces", authority=authority, scheme=parts.scheme)
         return self._peer
+
+    def _unix(self, path: str) -> socket.socket:
+        connected = socket.socket(socket.AF_UNIX)
+        try:
+            connected.settimeout(self._settings.timeout_s)
+            connected.connect(path)
+        except BaseException:
+            connected.close()
+            raise
+        return connected
 
     def _tls(self) -> ssl.SSLContext:
         from lamina.registry.connections import make_tls_context

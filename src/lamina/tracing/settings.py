@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from lamina.errors import InputError
 from lamina.tracing.context import SERVICE, TraceContext, parse_traceparent
 
+UNIX = "unix://"
 PROTOBUF, JSON, GRPC = "http/protobuf", "http/json", "grpc"
 _DEFAULT_ENDPOINT = "http://localhost:4318"
 _DEFAULT_GRPC_ENDPOINT = "http://localhost:4317"
@@ -93,7 +94,7 @@ def parse_settings(variables: Mapping[str, str]) -> TraceSettings | None:
         raise InputError(f"OTEL_TRACES_EXPORTER={exporter[:80]!r} is not offered", hint="otlp, or none")
     timeout = _either(variables, "TIMEOUT")
     protocol = _choice(_either(variables, "PROTOCOL"), "PROTOCOL", (PROTOBUF, JSON, GRPC))
-    protocol = protocol or (GRPC if _has_grpc_port(own or general) else PROTOBUF)
+    protocol = protocol or (GRPC if _is_grpcs(own or general) else PROTOBUF)
     return TraceSettings(
         url=_grpc_url(own or general) if protocol == GRPC else _url(general, own),
         headers={name.lower(): value for name, value in _headers(variables).items()},
@@ -127,15 +128,17 @@ def _url(general: str, own: str) -> str:
 
 
 def _grpc_url(text: str) -> str:
-    """Return where to connect to; a path means nothing to gRPC."""
+    """Return where to connect to: a socket's path, or a host; any other path means nothing to gRPC."""
+    if text.strip().startswith(f"{UNIX}/") and text.strip().isprintable():
+        return text.strip()
     parts = urlsplit(_checked(text.strip() or _DEFAULT_GRPC_ENDPOINT))
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _has_grpc_port(text: str) -> bool:
-    """Tell whether a place is the port that is registered for OTLP over gRPC: nothing else is ever meant by it."""
+def _is_grpcs(text: str) -> bool:
+    """Tell whether a place is a socket, or the port that is registered for OTLP over gRPC: it can mean nothing else."""
     try:
-        return urlsplit(text.strip()).port == _GRPC_PORT
+        return text.strip().startswith(UNIX) or urlsplit(text.strip()).port == _GRPC_PORT
     except ValueError:
         return False
 

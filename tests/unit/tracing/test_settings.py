@@ -36,6 +36,7 @@ def test_nothing_is_sent_unless_a_place_is_named(variables: dict[str, str]):
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "http://localhost:4317"),
         ({"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc", **ENDPOINT}, "http://collector:4318"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://jaeger:4317/"}, "http://jaeger:4317"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "unix:///dev/otel-grpc.sock"}, "unix:///dev/otel-grpc.sock"),
         (
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
             "http://c:4317/v1/traces",
@@ -88,6 +89,7 @@ def test_the_service_has_a_name_of_its_own():
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:99999"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a b/"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "unix://relative.sock"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a/?token=s3cr3t"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "thrift"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "br"),
