@@ -12,6 +12,7 @@ RANKS = {
     "dockerfile": 3, "snapshot": 3, "executor": 3, "image": 3, "api": 3,
     "source": 4, "cache": 4, "checks": 4, "history": 4, "tunnel": 4, "attest": 4,
     "rpc": 4.5,  # the serving end of what `tunnel` calls through
+    "tracing": 4.7,  # sends through `tunnel`
     "ops": 5, "exporter": 5,
     "remote": 5.5,  # sends what exporters make
     "engine": 6,

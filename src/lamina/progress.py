@@ -33,11 +33,16 @@ class VertexEvent:
     reason: str = ""
 
 
+PULLED, PUSHED, RECEIVED = "pulled", "pushed", "received"
+"""Ways that bytes take: from a registry, to one, from the client of a daemon."""
+
+
 @dataclass(frozen=True, slots=True)
 class StatusEvent:
     """Progress of one thing inside a vertex, such as a layer being pulled or a blob being packed.
 
-    `current` and `total` are bytes (or items); `total` is 0 when it is not known.
+    `current` and `total` are bytes (or items); `total` is 0 when it is not known. `way` says where bytes go that leave
+    or reach this machine, "" for others.
     """
 
     vertex: str
@@ -46,6 +51,7 @@ class StatusEvent:
     total: int = 0
     started: float | None = None
     completed: float | None = None
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import grpc
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from lamina.api.pb import control_pb2
-from support.buildkit_client import Client, Offers
+from support.bases import BUSYBOX_STAGE, busybox_context
+from support.buildkit_client import Client, Offers, new_ref
 from support.daemon import Daemon, running_daemon
 from support.registry import free_port
 
@@ -154,7 +156,7 @@ def test_the_configuration_is_carried_out(tmp_path: Path):
     config.write_text(
         f'root = "{tmp_path / "other"}"\n'
         'insecure-entitlements = ["network.host"]\n'
-        "[otel]\nsocketPath = '/x'\n"
+        "provenanceEnvDir = '/x'\n"
         '[worker.oci]\nmax-parallelism = 1\nreservedSpace = "1GB"\n[worker.oci.labels]\nteam = "blue"\n'
         '[frontend."gateway.v0"]\nenabled = false\n'
     )
@@ -166,7 +168,7 @@ def test_the_configuration_is_carried_out(tmp_path: Path):
 
     assert worker.Labels["team"] == "blue"
     assert (tmp_path / "other/state.db").exists()
-    assert "otel has no meaning here" in log
+    assert "provenanceEnvDir has no meaning here" in log
 
 
 def test_what_is_wrong_in_the_configuration_is_told_with_its_line(tmp_path: Path):
@@ -216,21 +218,52 @@ def test_dialling_where_nobody_listens_is_told(tmp_path: Path):
 
 
 def test_prometheus_is_told_how_builds_went(tmp_path: Path):
-    """K4: counts of builds and steps, their time, and what runs now."""
+    """K4: counts of builds and steps, their time, what they moved, and what runs now; by Prometheus' own parser."""
     port = free_port()
-    folder = tmp_path / "ctx"
-    folder.mkdir()
-    (folder / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    folder = busybox_context(tmp_path / "ctx", "FROM base\nRUN true\n")
     offers = Offers(dirs={"context": folder, "dockerfile": folder})
     with running_daemon(tmp_path / "root", "--metrics-addr", f"127.0.0.1:{port}") as daemon:
         with Client(daemon.address) as client, client.session(offers) as session:
             client.dockerfile(session)
+            client.dockerfile(session)
             with pytest.raises(grpc.RpcError):
                 client.dockerfile(session, opts={"target": "nowhere"})
+            (folder / "Dockerfile").write_text(f"{BUSYBOX_STAGE}RUN exit 1\n")
+            with pytest.raises(grpc.RpcError):
+                client.dockerfile(session)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
-            lines = answer.read().decode().splitlines()
+            families = list(text_string_to_metric_families(answer.read().decode()))
+    samples = [one for family in families for one in family.samples]
+    figures = {(one.name, *(value for _, value in sorted(one.labels.items()))): one.value for one in samples}
 
-    assert 'lamina_builds_total{status="completed"} 1.0' in lines
-    assert 'lamina_builds_total{status="failed"} 1.0' in lines
-    assert "lamina_builds_running 0.0" in lines
-    assert "lamina_build_duration_seconds_count 2.0" in lines
+    assert figures["lamina_builds_total", "completed"] == 2 and figures["lamina_builds_total", "failed"] == 2
+    assert figures["lamina_builds_running",] == 0
+    assert figures["lamina_build_duration_seconds_count",] == 4
+    assert figures["lamina_build_steps_total", "run"] == 2
+    assert figures["lamina_build_steps_total", "cached"] == 2 + 1
+    assert figures["lamina_build_steps_total", "failed"] == 1
+    assert figures["lamina_transferred_bytes_total", "received"] > 100_000
+    assert figures["buildkit_builds_total", "", "success"] == 2
+    assert figures["buildkit_builds_steps_total", "total"] == 2 + 2 + 2
+    assert figures["process_open_fds",] > 0
+
+
+def test_clients_are_shown_as_much_of_a_steps_output_as_the_owner_wants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """K2: buildkitd's variable; the record has everything."""
+    monkeypatch.setenv("BUILDKIT_STEP_LOG_MAX_SIZE", "1000")
+    folder = busybox_context(tmp_path / "ctx", "FROM base\nRUN seq 1 5000\n")
+    offers = Offers(dirs={"context": folder, "dockerfile": folder})
+    with running_daemon(tmp_path / "root") as daemon:
+        with Client(daemon.address) as client, client.session(offers) as session:
+            ref = new_ref()
+            client.dockerfile(session, ref)
+            shown = b"".join(log.msg for message in client.status(ref) for log in message.logs).decode()
+        kept = subprocess.run(
+            [sys.executable, "-m", "lamina", "--root", str(tmp_path / "root"), "history", "logs"],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+
+    assert shown.endswith("[output clipped, log limit 1000B reached]\n") and len(shown) < 1100
+    assert "\n5000\n" in kept

@@ -95,6 +95,8 @@ class Client:
     def _use(self, channel: grpc.Channel) -> None:
         self.channel = channel
         self.control = {name: stub(channel, method) for name, method in services.CONTROL.methods.items()}
+        self.trace = {name: stub(channel, method) for name, method in services.TRACE.methods.items()}
+        self.content = {name: stub(channel, method) for name, method in services.CONTENT.methods.items()}
         self.bridge = {name: stub(channel, method) for name, method in services.LLB_BRIDGE.methods.items()}
 
     def __enter__(self) -> Client:

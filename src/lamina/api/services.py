@@ -22,6 +22,7 @@ from lamina.api.pb import (
     filesync_pb2,
     gateway_pb2,
     health_pb2,
+    otlp_pb2,
     policysession_pb2,
     secrets_pb2,
     ssh_pb2,
@@ -60,11 +61,13 @@ class Service:
             raise AttributeError(f"{self.name} has no method {name}") from None
 
 
-def _service(module: Any, name: str) -> Service:
+def _service(module: Any, name: str, full_name: str = "") -> Service:
+    """Return a service of a module; `full_name` is what it is called on the wire, where that is something else."""
     descriptor = module.DESCRIPTOR.services_by_name[name]
+    full_name = full_name or descriptor.full_name
     methods = {
         method.name: Method(
-            f"/{descriptor.full_name}/{method.name}",
+            f"/{full_name}/{method.name}",
             GetMessageClass(method.input_type),
             GetMessageClass(method.output_type),
             method.client_streaming,
@@ -72,12 +75,13 @@ def _service(module: Any, name: str) -> Service:
         )
         for method in descriptor.methods
     }
-    return Service(descriptor.full_name, methods)
+    return Service(full_name, methods)
 
 
 CONTROL = _service(control_pb2, "Control")
 HEALTH = _service(health_pb2, "Health")
 LLB_BRIDGE = _service(gateway_pb2, "LLBBridge")
+TRACE = _service(otlp_pb2, "TraceService", "opentelemetry.proto.collector.trace.v1.TraceService")
 
 FILE_SYNC = _service(filesync_pb2, "FileSync")
 FILE_SEND = _service(filesync_pb2, "FileSend")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from lamina.cache.backend import CacheBackend, CacheError, Found
@@ -36,12 +36,20 @@ _FOR_EVER_S = 1e12
 class CacheSource:
     """One `--cache-from`, read in the background as soon as it is made.
 
+    Args:
+        around: entered while it is read.
+
     Attributes:
         found: what it held, by the time `document` returned.
     """
 
-    def __init__(self, spec: CacheSpec, backend: Callable[[], CacheBackend]) -> None:
-        self.spec = spec
+    def __init__(
+        self,
+        spec: CacheSpec,
+        backend: Callable[[], CacheBackend],
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self.spec, self._around = spec, around
         self.found: list[Found] = []
         self._backend = backend
         self._by_key: Mapping[str, CacheRecord] = {}
@@ -49,6 +57,10 @@ class CacheSource:
         self._loading: Future[Document] = self._pool.submit(self._load)
 
     def _load(self) -> Document:
+        with self._around():
+            return self._read()
+
+    def _read(self) -> Document:
         try:
             self.found = self._backend().load()
         except Error:

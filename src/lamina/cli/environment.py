@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lamina.history.keeping import Keeping
 
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_COLLECTORS = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
 
@@ -55,6 +56,11 @@ def in_user_namespace() -> bool:
         return False
 
 
+def is_traced() -> bool:
+    """Tell whether the environment may say where traces go (lamina.cli.tracing finds out)."""
+    return any(os.environ.get(name, "") not in ("", "none") for name in _COLLECTORS)
+
+
 def load_environment() -> Environment:
     """Return everything rank 6 needs of the process environment."""
     from pathlib import Path
@@ -68,7 +74,7 @@ def load_environment() -> Environment:
         search_path=_with_sbin(environ.get("PATH", "")),
         home=Path(_home()),
         docker_config=docker_config,
-        proxies=_proxies(),
+        proxies=proxies(),
         ca_file=environ.get("LAMINA_CA_FILE") or environ.get("SSL_CERT_FILE", ""),
         runtime=environ.get("LAMINA_RUNTIME", ""),
         userns=in_user_namespace(),
@@ -137,7 +143,7 @@ def _with_sbin(path: str) -> str:
     return ":".join([*folders, *(folder for folder in _SEARCH_PATH.split(":") if folder not in folders)])
 
 
-def _proxies() -> dict[str, str]:
+def proxies() -> dict[str, str]:
     """Return the proxy settings by lower-case name; the lower-case variable wins, as curl has it."""
     found = {}
     for name in _PROXIES:

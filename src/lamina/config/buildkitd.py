@@ -66,6 +66,7 @@ class DaemonConfig:
         log_level: "" when nothing is said; `log_format` is `text` or `json`.
         gateway: whether frontends in containers may run, and of which repositories (empty: all).
         cdi_dirs: None when devices are switched off.
+        trace_socket: where programs beside the daemon hand it spans, "" for nowhere.
         history_age: how long records of builds are kept: seconds, or a text such as `48h`.
         history_entries: how many are; None when nothing is said.
         without_meaning: keys that have none here.
@@ -89,6 +90,7 @@ class DaemonConfig:
     gateway: bool = True
     gateway_repositories: tuple[str, ...] = ()
     cdi_dirs: tuple[str, ...] | None = ()
+    trace_socket: str = ""
     history_age: str | int = 0
     history_entries: int | None = None
     without_meaning: tuple[str, ...] = ()
@@ -105,7 +107,7 @@ def parse_buildkitd(text: str, name: str) -> DaemonConfig:
     """
     root = parse_document(text, name).root
     root.check_known(*_ROOT)
-    idle: list[str] = [key for key in ("trace", "provenanceEnvDir", "otel", "ghacache") if key in root.values]
+    idle: list[str] = [key for key in ("trace", "provenanceEnvDir", "ghacache") if key in root.values]
     _refuse_root(root)
     fields: dict[str, Any] = {
         "root": root.text("root"),
@@ -113,7 +115,11 @@ def parse_buildkitd(text: str, name: str) -> DaemonConfig:
         "entitlements": _entitlements(root),
         "registries": parse_registries(root),
     }
-    for reader in (_read_log, _read_grpc, _read_cdi, _read_worker, _read_frontends, _read_history, _read_system):
+    readers = (
+        *(_read_log, _read_grpc, _read_otel, _read_cdi, _read_worker, _read_frontends, _read_history),
+        _read_system,
+    )
+    for reader in readers:
         fields |= reader(root, idle)
     return DaemonConfig(**fields, without_meaning=tuple(idle))
 
@@ -176,6 +182,16 @@ def _read_grpc(root: Table, idle: list[str]) -> dict[str, Any]:
                 raise tls.fault("TLS needs both cert and key")
             found["tls"] = files
         return found
+    return {}
+
+
+def _read_otel(root: Table, _idle: list[str]) -> dict[str, Any]:
+    for _, table in _named(root, "otel"):
+        table.check_known("socketPath")
+        path = table.text("socketPath")
+        if path and not path.startswith("/"):
+            raise table.fault(f"not an absolute path: {path[:80]!r}", "socketPath")
+        return {"trace_socket": path}
     return {}
 
 

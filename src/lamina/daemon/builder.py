@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,12 @@ from lamina.bridge.options import cache_text, options_of
 from lamina.bridge.values import Result
 from lamina.cancel import Cancel
 from lamina.daemon.builds import Build, Builds
+from lamina.daemon.clipping import Clipping, LogLimits
 from lamina.daemon.exports import exporters_of, goes_to_client, plan_of, response_of
 from lamina.daemon.outlets import ClientOutlets
 from lamina.daemon.sessions import Sessions
+from lamina.daemon.tally import Ended, Tally
+from lamina.daemon.traces import Traces
 from lamina.engine import history
 from lamina.engine.job import Job
 from lamina.engine.options import BuildOptions, BuildResult, Environment
@@ -27,11 +31,12 @@ from lamina.engine.outputs import Plan
 from lamina.engine.recording import argument
 from lamina.engine.upkeep.collect import collect_garbage
 from lamina.errors import InputError, NotYetError
-from lamina.progress import Sink, StatusEvent, done_for
+from lamina.progress import RECEIVED, Sink, StatusEvent, done_for
 from lamina.remote.session import RemoteSession
 from lamina.session import Credentials, Session
 from lamina.solver.runs import Runs, Shared
 from lamina.solver.slots import Slots
+from lamina.tracing.context import TraceContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,8 +48,8 @@ _TELL_EVERY_S = 0.1
 _ENTITLEMENTS = ("network.host", "security.insecure", "device")
 
 
-OnEnd = Callable[[float, BuildResult | None, BaseException | None], None]
-"""Is told of each build that ends: seconds it took, what came out, or what went wrong."""
+OnEnd = Callable[[Ended], None]
+"""Is told of each build that ends."""
 
 
 class NoSession:
@@ -80,6 +85,7 @@ class Settings:
         labels: of the worker.
         cdi_dirs: where devices are described, () for the usual places.
         own_frontends: by name, run in this process.
+        log_limits: how much of each step's output clients are shown.
     """
 
     entitlements: frozenset[str] = frozenset()
@@ -90,28 +96,41 @@ class Settings:
     labels: Mapping[str, str] = field(default_factory=dict)
     cdi_dirs: tuple[str, ...] = ()
     own_frontends: Mapping[str, Frontend] = field(default_factory=dict)
+    log_limits: LogLimits = field(default_factory=LogLimits)
 
 
 class Builder:
     """Builds for clients; many at once."""
 
     def __init__(
-        self, environment: Environment, settings: Settings, builds: Builds, sessions: Sessions, workers: Workers
+        self,
+        environment: Environment,
+        settings: Settings,
+        builds: Builds,
+        sessions: Sessions,
+        workers: Workers,
+        traces: Traces,
     ) -> None:
-        self._workers = workers
+        self._workers, self._traces = workers, traces
         self._shared = Shared(Slots(settings.max_parallelism), Runs())
-        self.on_end: OnEnd = lambda _seconds, _result, _error: None
+        self.on_end: OnEnd = lambda _ended: None
         self._environment, self._settings = environment, settings
         self._builds, self._sessions = builds, sessions
 
     def solve(
-        self, request: control_pb2.SolveRequest, cancel: Cancel, *, side: Side = lambda session: session
+        self,
+        request: control_pb2.SolveRequest,
+        cancel: Cancel,
+        *,
+        side: Side = lambda session: session,
+        parent: TraceContext | None = None,
     ) -> control_pb2.SolveResponse:
         """Build, and return what the client is told of the result.
 
         Args:
             cancel: the client went away, or wants no more.
             side: what the build sees of the session; may add what came in another way.
+            parent: the client's span that asks for it.
 
         Raises:
             Error: what went wrong, first of all.
@@ -120,24 +139,36 @@ class Builder:
             exporters = exporters_of(request)
             plan = plan_of(exporters)
             options = self._options(request, exporters)
-            result = self._counted(lambda: self._build(request, build, plan, options, side))
+            tally = Tally()
+            carry_out = partial(self._build, request, build, plan, options, side, parent, tally)
+            result = self._counted(request.Internal, tally, carry_out)
         return control_pb2.SolveResponse(ExporterResponse=response_of(result.metadata))
 
-    def _counted(self, carry_out: Callable[[], BuildResult]) -> BuildResult:
-        """Build, and tell whoever counts how it went."""
+    def _counted(self, internal: bool, tally: Tally, carry_out: Callable[[], BuildResult]) -> BuildResult:
+        """Build, and tell whoever counts how it went, unless the client did that for itself only."""
         started = time.monotonic()
+        failure: BaseException | None = None
         try:
-            result = carry_out()
+            return carry_out()
         except BaseException as error:
-            self.on_end(time.monotonic() - started, None, error)
+            failure = error
             raise
-        self.on_end(time.monotonic() - started, result, None)
-        return result
+        finally:
+            if not internal:
+                self.on_end(Ended(time.monotonic() - started, failure, tally.figures, tally.moved))
 
     def _build(
-        self, request: control_pb2.SolveRequest, build: Build, plan: Plan, options: BuildOptions, side: Side
+        self,
+        request: control_pb2.SolveRequest,
+        build: Build,
+        plan: Plan,
+        options: BuildOptions,
+        side: Side,
+        parent: TraceContext | None,
+        tally: Tally,
     ) -> BuildResult:
-        with self._session(request, build) as session:
+        sink = tally.through(Clipping(self._settings.log_limits).through(build.sink))
+        with self._session(request, build, sink) as session:
             outlets = None
             if any(map(goes_to_client, plan.specs)):
                 if not isinstance(session, RemoteSession):
@@ -148,17 +179,21 @@ class Builder:
                 plan,
                 side(session),
                 self._environment,
-                build.sink,
+                sink,
                 build.cancel,
                 outlets=outlets,
                 client=_described(request),
                 shared=self._shared,
+                parent=parent,
             )
-            with self._forgetting(job) if request.Internal else nullcontext(), job:
+            with self._forgetting(job) if request.Internal else nullcontext(), self._traces.of(job):
                 self._builds.tell(request.Ref)
-                found = self._frontend(request, build, job)
-                asked = Invocation(request.Frontend, dict(request.FrontendAttrs))
-                result = job.deliver(wanted(found, asked))
+                try:
+                    found = self._frontend(request, build, job)
+                    asked = Invocation(request.Frontend, dict(request.FrontendAttrs))
+                    result = job.deliver(wanted(found, asked))
+                finally:
+                    tally.figures = job.recording.figures
                 job.recording.succeeded(result)
                 collect_garbage(job.place)
                 return result
@@ -178,20 +213,22 @@ class Builder:
         bridge = Bridge(job, request.FrontendAttrs, request.FrontendInputs, self._workers, allowed)
         has_definition = request.HasField("Definition") and len(getattr(request.Definition, "def")) > 0
         if has_definition or request.Frontend:
-            return bridge.solve(
-                definition=request.Definition if has_definition else None,
-                frontend=request.Frontend,
-                opts=dict(request.FrontendAttrs),
-                inputs=dict(request.FrontendInputs),
-            )
+            with job.trace.phase(f"frontend {request.Frontend}" if request.Frontend else "definition"):
+                return bridge.solve(
+                    definition=request.Definition if has_definition else None,
+                    frontend=request.Frontend,
+                    opts=dict(request.FrontendAttrs),
+                    inputs=dict(request.FrontendInputs),
+                )
         build.offer(bridge)
         try:
-            return bridge.wait(build.cancel)
+            with job.trace.phase("frontend of the client"):
+                return bridge.wait(build.cancel)
         finally:
             build.offer(None)
 
     @contextmanager
-    def _session(self, request: control_pb2.SolveRequest, build: Build) -> Iterator[Session]:
+    def _session(self, request: control_pb2.SolveRequest, build: Build, sink: Sink) -> Iterator[Session]:
         if not request.Session:
             yield NoSession()
             return
@@ -204,7 +241,7 @@ class Builder:
             shared_key=info.shared_key,
             root=self._environment.root,
             cancel=build.cancel,
-            on_bytes=_Transfers(build.sink).moved,
+            on_bytes=_Transfers(sink).moved,
         )
         try:
             yield session
@@ -266,7 +303,8 @@ class _Transfers:
         if done or now - self._told > _TELL_EVERY_S:
             self._told = now
             completed = now if done else None
-            self._sink(StatusEvent(done_for(), f"transferring {name}:", size, 0, started=started, completed=completed))
+            told = f"transferring {name}:"
+            self._sink(StatusEvent(done_for(), told, size, 0, started=started, completed=completed, way=RECEIVED))
         if done:
             del self._started[name]
 

@@ -8,15 +8,17 @@ from typing import Any
 
 from lamina import __version__
 from lamina.api.pb import control_pb2, worker_pb2
-from lamina.api.services import CONTROL
+from lamina.api.services import CONTENT, CONTROL, TRACE, Service
 from lamina.bridge.bridge import Bridge
 from lamina.bridge.service import bridge_service
 from lamina.cancel import Cancel
 from lamina.daemon import history
 from lamina.daemon.builder import Builder, Settings
 from lamina.daemon.builds import Builds
+from lamina.daemon.content import Content
 from lamina.daemon.disk import disk_usage, prune
 from lamina.daemon.sessions import Sessions, info_of
+from lamina.daemon.traces import Traces
 from lamina.daemon.worker import worker_record
 from lamina.engine.options import Environment
 from lamina.errors import InputError
@@ -25,6 +27,7 @@ from lamina.rpc.call import Handler, ServedCall
 from lamina.rpc.connection import Serving
 from lamina.rpc.health import health_service
 from lamina.rpc.server import table
+from lamina.tracing.context import context_of
 from lamina.tunnel.peer import Peer
 from lamina.tunnel.streams import MessageStream
 
@@ -43,7 +46,8 @@ class Control:
         self._environment, self._settings = environment, settings
         synced.sweep(environment.root)
         self.builds, self.sessions = Builds(), Sessions()
-        self.builder = Builder(environment, settings, self.builds, self.sessions, lambda: [self._worker()])
+        self.traces = Traces(environment.root, environment.tracer)
+        self.builder = Builder(environment, settings, self.builds, self.sessions, lambda: [self._worker()], self.traces)
 
     def serving(self) -> Serving:
         """Return what a server is to serve."""
@@ -58,7 +62,20 @@ class Control:
             "ListWorkers": self._list_workers,
             "Info": self._info,
         }
-        return table((CONTROL, control), bridge_service(self._bridge_of, lambda: [self._worker()]), health_service())
+        return table(
+            (CONTROL, control),
+            (CONTENT, Content(self._environment.root).handlers()),
+            bridge_service(self._bridge_of, lambda: [self._worker()]),
+            self._trace_service(),
+            health_service(),
+        )
+
+    def serving_traces(self) -> Serving:
+        """Return what a server is to serve that takes spans only."""
+        return table(self._trace_service())
+
+    def _trace_service(self) -> tuple[Service, dict[str, Handler]]:
+        return TRACE, {"Export": self.traces.export}
 
     def close(self, patience_s: float = 0.0) -> None:
         """Take no new builds, wait for those under way, cancel what is left, and end the sessions."""
@@ -67,7 +84,7 @@ class Control:
 
     def _solve(self, request: control_pb2.SolveRequest, call: ServedCall) -> control_pb2.SolveResponse:
         with _while_active(call) as cancel:
-            return self.builder.solve(request, cancel)
+            return self.builder.solve(request, cancel, parent=context_of(call.metadata))
 
     def _status(self, request: control_pb2.StatusRequest, call: ServedCall) -> Iterator[control_pb2.StatusResponse]:
         with _while_active(call) as cancel:

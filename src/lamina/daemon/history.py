@@ -19,6 +19,10 @@ from lamina.engine import history
 from lamina.errors import InputError
 from lamina.history.records import Build, Step
 from lamina.progress import Event, LogEvent, VertexEvent
+from lamina.tracing.stubs import MEDIA_TYPE
+
+_ERROR_TYPE = "application/vnd.googeapis.google.rpc.status+proto"
+"""As BuildKit spells it."""
 
 
 def listen(
@@ -150,11 +154,25 @@ def _record(build: Build) -> control_pb2.BuildHistoryRecord:
         numWarnings=len(record.get("warnings") or ()),
         ExporterResponse=response_of(record.get("metadata") or {}),
     )
+    trace = record.get("trace") or {}
+    if "digest" in trace:
+        message.trace.CopyFrom(
+            control_pb2.Descriptor(media_type=MEDIA_TYPE, digest=trace["digest"], size=trace["size"])
+        )
+    image = (record.get("metadata") or {}).get("containerimage.descriptor")
+    if isinstance(image, dict):
+        found = message.Result.Results[0]
+        found.media_type, found.digest, found.size = image["mediaType"], image["digest"], image["size"]
     for one in client.get("exporters") or ():
         message.Exporters.add(Type=one.get("type", ""), Attrs=one.get("attrs") or {})
     if build.error or build.status in ("failed", "cancelled", "died"):
-        code = 1 if build.status == "cancelled" else 2
+        failure = record.get("failure") or {}
+        code = 1 if build.status == "cancelled" else failure.get("code", 2)
         message.error.CopyFrom(Status(code=code, message=build.error or build.status))
+        if "digest" in failure:
+            message.externalError.CopyFrom(
+                control_pb2.Descriptor(media_type=_ERROR_TYPE, digest=failure["digest"], size=failure["size"])
+            )
     return message
 
 

@@ -14,14 +14,23 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
+from lamina.api.errors import status_of
 from lamina.daemon.builds import Builds
 from lamina.daemon.sessions import Sessions
-from lamina.engine.options import BuildResult
-from lamina.errors import CancelledError, InputError, MachineError
+from lamina.daemon.tally import Ended
+from lamina.errors import CancelledError, Error, InputError, MachineError
+from lamina.progress import PULLED, PUSHED, RECEIVED
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 _PATIENCE_S = 10.0
+_STATUSES = ("completed", "failed", "cancelled")
+_CODES = (
+    *("OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists"),
+    *("PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented"),
+    *("Internal", "Unavailable", "DataLoss", "Unauthenticated"),
+)
+_UNKNOWN, _INTERNAL = 2, 13
 
 
 class Metrics:
@@ -34,22 +43,51 @@ class Metrics:
         running.set_function(lambda: len(builds.running()))
         held = Gauge("lamina_sessions", "Sessions of clients that are open", registry=self.registry)
         held.set_function(sessions.count)
-        self._builds = Counter("lamina_builds", "Builds that have ended", ["status"], registry=self.registry)
-        self._steps = Counter(
-            "lamina_build_steps", "Steps of builds that succeeded", ["result"], registry=self.registry
-        )
-        self._seconds = Histogram(
-            "lamina_build_duration_seconds", "How long builds took", buckets=_BUCKETS, registry=self.registry
-        )
+        self._builds = self._counter("lamina_builds", "Builds that have ended", "status")
+        self._steps = self._counter("lamina_build_steps", "Steps of builds that have ended", "result")
+        self._bytes = self._counter("lamina_transferred_bytes", "What builds moved", "direction")
+        self._seconds = self._histogram("lamina_build_duration_seconds", "How long builds took")
+        # what buildkitd tells of its builds, under its names: for dashboards that are there
+        self._kit_builds = self._counter("buildkit_builds", "Builds that have ended", "status", "error_code")
+        self._kit_steps = self._counter("buildkit_builds_steps", "Steps of builds that have ended", "kind")
+        self._kit_seconds = self._histogram("buildkit_build_duration_seconds", "How long builds took", "status")
+        for status in _STATUSES:
+            self._builds.labels(status)
+        for result in ("cached", "run", "failed"):
+            self._steps.labels(result)
+        for direction in (PULLED, PUSHED, RECEIVED):
+            self._bytes.labels(direction)
 
-    def ended(self, seconds: float, result: BuildResult | None, error: BaseException | None) -> None:
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(name, text, labels, buckets=_BUCKETS, registry=self.registry)
+
+    def ended(self, ended: Ended) -> None:
         """Count a build."""
+        error, figures = ended.error, ended.figures
         status = "completed" if error is None else "cancelled" if isinstance(error, CancelledError) else "failed"
         self._builds.labels(status).inc()
-        self._seconds.observe(seconds)
-        if result is not None:
-            self._steps.labels("cached").inc(result.cached)
-            self._steps.labels("run").inc(len(result.timings) - result.cached)
+        self._seconds.observe(ended.seconds)
+        for result, count in (("cached", figures.cached), ("run", figures.ran), ("failed", figures.failed)):
+            self._steps.labels(result).inc(count)
+        for direction, count in ended.moved.items():
+            self._bytes.labels(direction).inc(count)
+        success = "success" if error is None else "failure"
+        self._kit_builds.labels(success, _code(error)).inc()
+        self._kit_seconds.labels(success).observe(ended.seconds)
+        kinds = {"completed": figures.cached + figures.ran, "cached": figures.cached, "total": figures.steps}
+        for kind, count in {**kinds, "warnings": figures.warnings}.items():
+            self._kit_steps.labels(kind).inc(count)
+
+
+def _code(error: BaseException | None) -> str:
+    """Return gRPC's name for what a client is told of an error, "" for none."""
+    if error is None:
+        return ""
+    code = status_of(error).code if isinstance(error, Error) else _INTERNAL
+    return _CODES[code] if 0 <= code < len(_CODES) else _CODES[_UNKNOWN]
 
 
 @contextmanager

@@ -62,9 +62,10 @@ def build(
 def _build(options: BuildOptions, platforms: list[Platform], job: Job) -> BuildResult:
     """Do the steps of a build; every event goes into the record."""
     sink, place, resolve = job.sink, job.place, job.resolve
-    check_syntax(options.dockerfile, options.dockerfile_name, options.build_args)
-    dockerfile = parse(options.dockerfile, options.dockerfile_name)
-    converted = [convert(dockerfile, convert_options(options, platform), resolve) for platform in platforms]
+    with job.trace.phase("frontend dockerfile.v0"):
+        check_syntax(options.dockerfile, options.dockerfile_name, options.build_args)
+        dockerfile = parse(options.dockerfile, options.dockerfile_name)
+        converted = [convert(dockerfile, convert_options(options, platform), resolve) for platform in platforms]
     asked, options = options, replace(options, source_date_epoch=converted[0].source_date_epoch)
     job.options = options
     if options.attests:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from lamina.engine.place import Place
 from lamina.errors import CancelledError, Error
 from lamina.layer.compress import Compression
 from lamina.oci.digest import Digest
-from lamina.progress import LogEvent, Sink, VertexEvent, WarningEvent
+from lamina.progress import LogEvent, Sink, VertexEvent, WarningEvent, doing
 from lamina.snapshot.rows import LayerGoneError, LayerRow, parse_origin
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class Caches:
         self._to = [parse_spec(text, export=True) for text in _exports(options)]
         records = Records(place.state, place.locks)
         place.cache_specs.update({spec.origin(): spec for spec in self._from})
-        self._sources = [CacheSource(spec, lambda spec=spec: self._open(spec)) for spec in self._from]  # type: ignore[misc]
+        self._sources = [
+            CacheSource(spec, partial(self._open, spec), partial(self._importing, spec)) for spec in self._from
+        ]
         self.elsewhere = Elsewhere(self._sources)
         self.cache = TravelCache(records, place.layers, self._sources, self._cannot_read)
         self._mounts = TravellingMounts(place, options.context, self._sources, self._warn)
@@ -129,6 +131,18 @@ class Caches:
                 )
             found = self._recompressed(gathered[spec.max], spec)
             self._export(export, self._mounts.add(found, export) if spec.mounts else found)
+
+    @contextmanager
+    def _importing(self, spec: CacheSpec) -> Iterator[None]:
+        """Tell that a cache is read. What goes wrong is told where it is first asked: the build goes on without it."""
+        started = time.time()
+        name, vertex = f"importing cache from {spec.shown()}", f"sha256:cache-from-{spec.shown()}"
+        self._sink(VertexEvent(vertex, name, started=started))
+        try:
+            with doing(vertex):
+                yield
+        finally:
+            self._sink(VertexEvent(vertex, name, started=started, completed=time.time()))
 
     def _export(self, export: CacheExport, gathered: Gathered) -> None:
         spec, started = export.spec, time.time()

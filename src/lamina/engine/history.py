@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamina.cache.changes import Explanation
 from lamina.engine.definitions import Kept, kept_definitions
@@ -22,6 +22,9 @@ from lamina.history.recorder import folder_of
 from lamina.history.records import Build, History, Step, pick_step
 from lamina.history.repeated import take_repeated
 from lamina.state.db import FILE, State
+
+if TYPE_CHECKING:
+    from lamina.api.pb import otlp_pb2 as pb
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,37 @@ def definition(root: Path, build: str, *, place: str = "") -> Kept:
     if kept is None or not kept.definitions:
         raise InputError(f"the record of build {found.id} has no definition", hint="it failed before there was one")
     return kept
+
+
+def trace(root: Path, build: str, *, place: str = "") -> pb.ExportTraceServiceRequest:
+    """Return the spans of a build; of one that found another's steps again, that one's.
+
+    Raises:
+        InputError: no such build, or its record has none.
+    """
+    from lamina.engine.traced import kept_trace
+
+    with opened(root) as history:
+        found = history.find(build, place=place)
+        source = history.origin(found) or found
+    kept = kept_trace(folder_of(root, source.id))
+    if kept is None:
+        hint = "it still runs, was killed, or is older than traces" if found.status != "running" else "it still runs"
+        raise InputError(f"the record of build {found.id} has no trace", hint=hint)
+    return kept
+
+
+def kept_blob(root: Path, digest: str) -> bytes | None:
+    """Return what a record points at by digest: a trace in BuildKit's form, or what a client heard of an error."""
+    if not (root / FILE).exists():
+        return None
+    from lamina.engine.traced import kept_failure, kept_stubs
+
+    with opened(root) as history:
+        build, what = history.pointing_at(digest)
+    if not build:
+        return None
+    return kept_stubs(folder_of(root, build)) if what == "trace" else kept_failure(folder_of(root, build))
 
 
 def export(root: Path, build: str, *, place: str = "") -> Iterator[dict[str, Any]]:

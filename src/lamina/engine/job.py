@@ -23,6 +23,7 @@ from lamina.engine.place import Place
 from lamina.engine.recording import Recording
 from lamina.engine.resolve import Resolver
 from lamina.engine.solve import Solver, SolveSettings, entitlements
+from lamina.engine.traced import Traced
 from lamina.engine.transfers import Transfers
 from lamina.llb.definition import Graph
 from lamina.oci.platform import Platform, host_platform
@@ -30,6 +31,8 @@ from lamina.progress import Sink
 from lamina.session import Session
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.runs import Shared
+from lamina.tracing.collector import BuildTrace
+from lamina.tracing.context import TraceContext
 
 if TYPE_CHECKING:
     from lamina.attest.capture import Material
@@ -72,8 +75,11 @@ class Job:
         outlets: where outputs go that do not go to this machine.
         client: what the client of a daemon said of the build, for the record.
         shared: with other builds in this process.
+        parent: the span that asked for the build.
 
     Attributes:
+        is_served: the build is for a client of a daemon.
+        trace: of this build, gathered from its events.
         place, recording, resolve: open as long as the job is.
         sink: takes events into the record and hands them on.
         started: when, in seconds.
@@ -95,10 +101,15 @@ class Job:
         stdout: BinaryIO | None = None,
         client: Mapping[str, Any] | None = None,
         shared: Shared | None = None,
+        parent: TraceContext | None = None,
     ) -> None:
         self._client, self._shared = client, shared
         self.options, self.plan, self.session, self.environment = options, plan, session, environment
-        self._outer, self.cancel = sink, cancel
+        tracer = environment.tracer
+        parent = parent or (tracer.settings.parent if tracer is not None else None)
+        self.is_served = client is not None
+        self.trace = BuildTrace(parent, is_served=self.is_served)
+        self._outer, self.cancel = self.trace.through(sink), cancel
         self._platform = platform or host_platform()
         self._outlets, self._stdout = outlets, stdout
         self.started = time.time()
@@ -108,18 +119,21 @@ class Job:
         self._solving = threading.Lock()
 
     def __enter__(self) -> Job:
+        transfers = Transfers(self._outer)
         with ExitStack() as stack:
             self.place = stack.enter_context(
                 Place(
                     self.environment,
                     self.cancel,
                     credentials=self.session.credentials,
-                    on_bytes=Transfers(self._outer).moved,
+                    on_bytes=transfers.moved,
+                    on_sent=transfers.sent,
                     platform=self._platform,
                     pull=self.options.pull,
                 )
             )
             self.recording = stack.enter_context(Recording(self.place, self.options, self._outer, self._client))
+            stack.enter_context(Traced(self))
             self.sink = self.recording.sink
             self.resolve = Resolver(self.place, self.cancel, self.sink)
             self.place.room.start()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from lamina.cache.changes import Explanation
     from lamina.config.registries import RegistryConfig
+    from lamina.tracing.tracer import Tracer
 
 from lamina.engine.upkeep.policy import Policies
 from lamina.errors import InputError
@@ -45,6 +46,7 @@ class Environment:
         registries: how registries are reached, where that was read from a daemon's configuration; its paths are
             relative to `registries_base`.
         history: how much of the records of builds is kept.
+        tracer: where traces of builds go, None for nowhere but their records.
     """
 
     root: Path
@@ -65,6 +67,7 @@ class Environment:
     registries: Mapping[str, RegistryConfig] | None = None
     registries_base: Path = field(default_factory=Path)
     history: Keeping = field(default_factory=Keeping)
+    tracer: Tracer | None = None
 
 
 @dataclass(slots=True)

@@ -48,6 +48,7 @@ class Place:
     Args:
         credentials: what opens registries; None offers nothing.
         on_bytes: told of blobs that move: digest, bytes so far, bytes in all.
+        on_sent: told instead of those that go to a registry.
         notify: told in one line why something waits.
         fetch: whether blobs may be pulled; without, what needs one raises `UnknowableError`.
     """
@@ -59,6 +60,7 @@ class Place:
         *,
         credentials: CredentialSource | None = None,
         on_bytes: OnBytes | None = None,
+        on_sent: OnBytes | None = None,
         notify: Callable[[str], None] | None = None,
         platform: Platform | None = None,
         pull: bool = False,
@@ -76,7 +78,7 @@ class Place:
                 hint="choose another with --root or LAMINA_ROOT",
             ) from error
         self.environment, self.cancel, self.root = environment, cancel, root
-        self._credentials, self._on_bytes, self._notify = credentials, on_bytes, notify
+        self._credentials, self._on_bytes, self._on_sent, self._notify = credentials, on_bytes, on_sent, notify
         self._insecure: dict[str, Registry] = {}
         self.cache_specs: dict[str, CacheSpec] = {}
         self._beside: list[tuple[threading.Thread, threading.Event]] = []
@@ -118,14 +120,18 @@ class Place:
     def registry(self) -> Registry:
         """The registry client, made when first used."""
         credentials = self._credentials or (lambda _host: None)
-        return Registry(self.registry_options, credentials, self.cancel, self._on_bytes, self._notify)
+        return Registry(
+            self.registry_options, credentials, self.cancel, self._on_bytes, self._notify, sent=self._on_sent
+        )
 
     def insecure_registry(self, host: str) -> Registry:
         """Return a client that reaches `host` by plain http or with any certificate."""
         if host not in self._insecure:
             options = replace(self.registry_options, insecure=self.registry_options.insecure | {host})
             credentials = self._credentials or (lambda _host: None)
-            self._insecure[host] = Registry(options, credentials, self.cancel, self._on_bytes, self._notify)
+            self._insecure[host] = Registry(
+                options, credentials, self.cancel, self._on_bytes, self._notify, sent=self._on_sent
+            )
         return self._insecure[host]
 
     def __enter__(self) -> Place:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,17 @@ _PLAIN_OPTIONS = (
     *("no_cache_filter", "network", "add_hosts", "shm_size", "ulimits", "hostname", "allow", "cgroup_parent"),
     *("source_date_epoch", "expect_cached", "ca", "exact_modes", "attests"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How the steps of a build went: of all `steps`, how many were found, ran, failed; the rest was not reached."""
+
+    steps: int = 0
+    cached: int = 0
+    ran: int = 0
+    failed: int = 0
+    warnings: int = 0
 
 
 class ExpectedCachedError(Error):
@@ -68,6 +79,7 @@ class Recording:
         self._outcomes: Sequence[Outcome] = ()
         self._explanations: dict[str, Explanation] = {}
         self._result: dict[str, Any] = {}
+        self._beside: dict[str, Any] = {}
         self._lock = threading.Lock()
         self.elsewhere: Elsewhere | None = None
 
@@ -77,7 +89,7 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._recorder.finish(error, self._outcomes, self._result)
+        self._recorder.finish(error, self._outcomes, {**self._result, **self._beside})
 
     def sink(self, event: Event) -> None:
         """Take one progress event into the record and hand it on."""
@@ -95,6 +107,31 @@ class Recording:
         return sum(1 for outcome in self._outcomes if outcome.definition)
 
     @property
+    def figures(self) -> Figures:
+        """How the steps that have a key went; complete when nothing is solved any more."""
+        keyed = [outcome for outcome in self._outcomes if outcome.definition]
+        ran, failed = self._recorder.counts([outcome.vertex.digest for outcome in keyed])
+        cached = sum(outcome.cached for outcome in keyed)
+        return Figures(len(keyed), cached, ran, failed, self._recorder.warnings)
+
+    @property
+    def described(self) -> dict[str, str | tuple[str, ...]]:
+        """What a trace tells of the build as a whole."""
+        image, client = self._result.get("image") or {}, self._client.get("client") or {}
+        return {
+            "lamina.build.name": self._recorder.name,
+            "lamina.build.ref": str(client.get("ref") or ""),
+            "lamina.build.frontend": str(client.get("frontend") or ""),
+            "lamina.image.digest": image.get("digest", ""),
+            "lamina.image.names": tuple(image.get("names", ())),
+        }
+
+    def beside(self, what: str, told: Mapping[str, Any]) -> None:
+        """Keep what is told of a file in the record's folder: its `digest`, `size`, and the `kept_bytes` it takes."""
+        self._beside[what] = dict(told)
+        self._recorder.beside(what, told.get("kept_bytes", 0))
+
+    @property
     def explanations(self) -> tuple[Explanation, ...]:
         """Why each step that ran was not found."""
         return tuple(self._explanations.values())
@@ -108,7 +145,7 @@ class Recording:
         except (ValueError, TypeError):  # a text that protobuf does not take back
             logging.getLogger(__name__).debug("no definition for the record", exc_info=True)
             return
-        self._recorder.beside(size)
+        self._recorder.beside("definition", size)
 
     def begins(self, vertices: Mapping[str, Vertex]) -> None:
         """Number the steps.
@@ -152,8 +189,13 @@ class Recording:
         return found.sentence
 
     def ends(self, outcomes: Sequence[Outcome]) -> None:
-        """Keep how the steps went."""
-        self._outcomes = outcomes
+        """Keep how the steps went; one that ran in an earlier solve of the build is not cached because it is there."""
+        known = {outcome.vertex.digest: outcome for outcome in self._outcomes}
+        for outcome in outcomes:
+            before = known.get(outcome.vertex.digest)
+            if before is None or before.cached or not before.canon:
+                known[outcome.vertex.digest] = outcome
+        self._outcomes = list(known.values())
 
     def succeeded(self, result: BuildResult) -> None:
         """Keep what came out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from lamina.progress import Sink, StatusEvent, done_for
+from lamina.progress import PULLED, PUSHED, Sink, StatusEvent, done_for
 
 
 class Transfers:
@@ -14,7 +14,15 @@ class Transfers:
         self._sink = sink
 
     def moved(self, digest: str, current: int, total: int) -> None:
-        """Tell of a blob that moves."""
+        """Tell of a blob that moves here."""
+        self._tell(digest, current, total, PULLED)
+
+    def sent(self, digest: str, current: int, total: int) -> None:
+        """Tell of a blob that moves to a registry."""
+        self._tell(digest, current, total, PUSHED)
+
+    def _tell(self, digest: str, current: int, total: int, way: str) -> None:
         now = time.time()
         completed = now if current >= total else None
-        self._sink(StatusEvent(done_for(), digest[:19], current, total, started=now, completed=completed))
+        name = f"pushing {digest[:19]}" if way == PUSHED else digest[:19]
+        self._sink(StatusEvent(done_for(), name, current, total, started=now, completed=completed, way=way))

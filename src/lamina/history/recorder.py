@@ -14,7 +14,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Recorder:
         self._keys: dict[str, tuple[str, str]] = {}
         self._reasons: dict[str, str] = {}
         self._warnings: list[str] = []
-        self._beside = 0
+        self._beside: dict[str, int] = {}
         self._record = {"context": project_place(options), **record}
         row = (self.id, self.project, self.name, lease, time.time(), _json(self._record))
         take_repeated(state, root)
@@ -84,9 +84,9 @@ class Recorder:
             row = (self.project, self.name, _json(self._record), self._seq)
         self._try([], ("UPDATE build SET project = ?, name = ?, record = ? WHERE seq = ?", row))
 
-    def beside(self, size_bytes: int) -> None:
-        """Say how much lies in the record's folder beside the logs: it counts with them for the cap."""
-        self._beside = size_bytes
+    def beside(self, what: str, size_bytes: int) -> None:
+        """Say how much of something lies in the record's folder beside the logs: it counts with them for the cap."""
+        self._beside[what] = size_bytes
 
     def declare(self, steps: Sequence[tuple[str, str]]) -> None:
         """Say what the steps are: digest and name of each, inputs first. They are numbered in this order."""
@@ -110,6 +110,19 @@ class Recorder:
         elif isinstance(event, WarningEvent):
             self._warnings.append(event.short)
         self._outer(event)
+
+    @property
+    def warnings(self) -> int:
+        """How many warnings there were."""
+        return len(self._warnings)
+
+    def counts(self, digests: Iterable[str]) -> tuple[int, int]:
+        """Return how many of these steps ran to their end, and how many failed by themselves."""
+        with self._lock:
+            events = [event for digest in digests if (event := self._events.get(digest)) is not None]
+        ended = [event for event in events if event.completed is not None and not event.cached]
+        failed = sum(1 for event in ended if event.error and event.error != "cancelled")
+        return sum(1 for event in ended if not event.error), failed
 
     def _number(self, digest: str) -> int:
         with self._lock:
@@ -146,7 +159,7 @@ class Recorder:
                 record = ? WHERE seq = ?""",
                 (
                     *(time.time(), status, text, len(counted), sum(row[7] for row in counted)),
-                    *(self._logs.size_bytes + self._beside, record, self._seq),
+                    *(self._logs.size_bytes + sum(self._beside.values()), record, self._seq),
                 ),
             ),
         )

@@ -199,6 +199,16 @@ class History:
             raise InputError(f"{what} with {text!r}", hint="`lamina history ls` shows them")
         return self._build(rows[0])
 
+    def pointing_at(self, digest: str) -> tuple[str, str]:
+        """Return the id of a build whose record names a file of this digest, and what that is; "" for none."""
+        for what in ("trace", "failure"):
+            found = self._state.execute(
+                "SELECT id FROM build WHERE json_extract(record, ?) = ? LIMIT 1", (f"$.{what}.digest", digest)
+            ).fetchone()
+            if found is not None:
+                return found[0], what
+        return "", ""
+
     def origin(self, build: Build) -> Build | None:
         """Return the build that looked at the steps: itself, or the one it is the same as (None: not kept)."""
         if not build.same_as:

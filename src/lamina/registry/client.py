@@ -56,6 +56,7 @@ class Registry:
         credentials: returns what opens the registry of exactly that name, or None.
         cancel: stops every call, closing what it blocks on.
         progress: is told (digest, bytes so far, bytes in all) while blobs move, from the thread that moves them.
+        sent: as `progress`, for blobs that go to the registry; None for the same.
         notify: is told in one line why something waits (retries, rate limits).
     """
 
@@ -66,9 +67,10 @@ class Registry:
         cancel: Cancel,
         progress: Progress | None = None,
         notify: Callable[[str], None] | None = None,
+        sent: Progress | None = None,
     ) -> None:
         self._options = options
-        self._progress = progress
+        self._progress, self._sent = progress, sent or progress
         self._exchange = Exchange(options, credentials, cancel, notify)
 
     def close(self) -> None:
@@ -149,7 +151,7 @@ class Registry:
         """
         endpoint = own_endpoint(ref.registry, self._options)
         with self._exchange.seat(endpoint):
-            Upload(self._exchange, endpoint, ref, descriptor, open, self._progress).run(mount_from)
+            Upload(self._exchange, endpoint, ref, descriptor, open, self._sent).run(mount_from)
 
     def push_manifest(self, ref: Reference, media_type: str, raw: bytes) -> Digest:
         """Put a manifest or index under `ref`'s tag (or under its digest when there is no tag); return its digest.

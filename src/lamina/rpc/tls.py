@@ -1,4 +1,4 @@
-"""TLS on a connection that was accepted: a `ByteStream` of what is inside.
+"""TLS on a connection, at either end of it: a `ByteStream` of what is inside.
 
 The library's TLS object is fed by hand, under a lock and never while the socket is waited for: a connection is read and
 written by two threads at once, which its sockets do not allow.
@@ -51,16 +51,24 @@ def tls_wrap(context: ssl.SSLContext) -> Callable[[socket.socket], ByteStream]:
 
 
 class TlsStream:
-    """The inside of a TLS connection. `tunnel.streams.ByteStream`."""
+    """The inside of a TLS connection. `tunnel.streams.ByteStream`.
 
-    def __init__(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+    Args:
+        connected: the connection, which belongs to this object when nothing is raised.
+        server: whom this end is a client of, "" when it is the server.
+
+    Raises:
+        OSError: the handshake failed.
+    """
+
+    def __init__(self, connected: socket.socket, context: ssl.SSLContext, server: str = "") -> None:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._in, self._out, server_side=True)
+        self._tls = context.wrap_bio(self._in, self._out, server_side=not server, server_hostname=server or None)
         self._guard, self._sending = threading.Lock(), threading.Lock()
-        self._socket = accepted
-        accepted.settimeout(_HANDSHAKE_S)
+        self._socket = connected
+        connected.settimeout(_HANDSHAKE_S)
         self._shake_hands()
-        self._stream = SocketStream(accepted)
+        self._stream = SocketStream(connected)
 
     def send(self, data: bytes) -> None:
         """See `ByteStream`."""
@@ -114,5 +122,5 @@ class TlsStream:
                 return
             data = self._socket.recv(READ_SIZE)
             if not data:
-                raise ConnectionError("the client went away in the handshake")
+                raise ConnectionError("the other end went away in the handshake")
             self._in.write(data)

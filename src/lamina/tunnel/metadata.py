@@ -31,7 +31,9 @@ _MAX_DETAILS = 32 << 10  # a client takes only so much in headers
 _MAX_UNITS = 99_999_999
 
 
-def request_headers(path: str, metadata: Metadata, timeout_s: float | None) -> Headers:
+def request_headers(
+    path: str, metadata: Metadata, timeout_s: float | None, *, authority: str = "localhost", scheme: str = "http"
+) -> Headers:
     """Return the headers that open a call.
 
     Raises:
@@ -39,9 +41,9 @@ def request_headers(path: str, metadata: Metadata, timeout_s: float | None) -> H
     """
     headers = [
         (":method", "POST"),
-        (":scheme", "http"),
+        (":scheme", scheme),
         (":path", path),
-        (":authority", "localhost"),
+        (":authority", authority),
         ("te", "trailers"),
         ("content-type", "application/grpc"),
         ("user-agent", f"lamina/{__version__}"),

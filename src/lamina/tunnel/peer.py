@@ -53,9 +53,13 @@ class Peer:
     Args:
         stream: the connection; closed with the peer.
         name: for the names of threads.
+        authority: whom calls are addressed to, `host:port`; `scheme` is https where the stream is TLS.
     """
 
-    def __init__(self, stream: ByteStream, *, name: str = "peer") -> None:
+    def __init__(
+        self, stream: ByteStream, *, name: str = "peer", authority: str = "localhost", scheme: str = "http"
+    ) -> None:
+        self._authority, self._scheme = authority, scheme
         self.lock = threading.Lock()
         self._stream = stream
         self._name = name
@@ -226,7 +230,7 @@ class Peer:
 
     def _open(self, method: Method, metadata: Metadata, cancel: Cancel, timeout_s: float | None, *, hold: bool) -> Call:
         """Open a call; with `hold` its headers go out together with the first message, which must follow at once."""
-        headers = request_headers(method.path, metadata, timeout_s)
+        headers = request_headers(method.path, metadata, timeout_s, authority=self._authority, scheme=self._scheme)
         call = Call(self, method, cancel, timeout_s)
         try:
             with self.lock:

@@ -71,12 +71,12 @@ def test_a_whole_file_as_buildkit_documents_it():
     assert (found.history_age, found.history_entries, found.cdi_dirs) == ("48h", 50, ("/etc/cdi",))
     assert found.gc["maxUsedSpace"] == "60%" and len(found.gc["gcpolicy"]) == 2
     assert found.registries["docker.io"].mirrors == ("mirror.example:5000",)
+    assert found.trace_socket == "/run/otel.sock"
     assert found.gateway_repositories == ("docker/dockerfile",)
 
 
 def test_what_has_no_meaning_here_is_named():
     assert parse_buildkitd(WHOLE, "b.toml").without_meaning == (
-        "otel",
         "grpc.debugAddress",
         "worker.containerd",
         "worker.oci.snapshotter",
@@ -96,6 +96,7 @@ def test_nothing_is_the_default():
         ("\n[worker.oci]\nmax-paralelism = 4", 3, "'max-paralelism' in worker.oci"),
         ("[grpc]\naddress = 'unix:///x'", 2, "'address' is not a list"),
         ("[grpc.tls]\ncert = 'a'", 1, "both cert and key"),
+        ("[otel]\nsocketPath = 'otel.sock'", 2, "not an absolute path"),
         ("[log]\nlevel = 'loud'", 2, "unknown level 'loud'"),
         ("[dns]\nnameservers = ['1.1.1.1']", 1, "name servers"),
         ("proxyNetwork = true", 1, "proxy network"),

@@ -11,7 +11,7 @@ import sys
 from time import time
 
 from lamina.cli.build_args import Request, add_arguments, prepare
-from lamina.cli.environment import state_root
+from lamina.cli.environment import is_traced, state_root
 from lamina.cli.inputs import Inputs, find_inputs, is_remote
 from lamina.errors import InputError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lamina.checks.report import Report
     from lamina.cli.progress.display import Display
     from lamina.cli.session import LocalSession
+    from lamina.engine.fast import CachedBuild
     from lamina.engine.options import BuildResult, Environment
     from lamina.progress import Sink
 
@@ -76,7 +77,24 @@ def _answer_from_memo(options: dict[str, Any], request: Request) -> bool:
     show_cached(request.progress, hit.steps, hit.warnings, hit.names)
     _deliver(request, hit.config_digest, hit.digest, hit.metadata)
     fast.note(hit, options, state_root(), began)
+    if is_traced():
+        _trace_cached(hit, began)
     return True
+
+
+def _trace_cached(hit: CachedBuild, began: float) -> None:
+    """Send the trace of a build that the memo answered."""
+    from lamina.cli.tracing import tracing
+
+    with tracing() as tracer:
+        if tracer is not None:
+            from lamina.engine.traced import send_cached
+
+            told: dict[str, str | tuple[str, ...]] = {
+                "lamina.image.digest": hit.digest,
+                "lamina.image.names": tuple(hit.names),
+            }
+            send_cached(tracer, began, hit.steps, told)
 
 
 def _build(request: Request, inputs: Inputs | None) -> int:
@@ -88,21 +106,23 @@ def _build(request: Request, inputs: Inputs | None) -> int:
     enter_user_namespace()
     from lamina.cli.environment import load_environment
     from lamina.cli.progress.display import open_display
+    from lamina.cli.tracing import tracing
     from lamina.errors import Error
 
     environment = load_environment()
-    display = open_display(request.progress)
-    try:
-        result = _solve(request, inputs, environment, display)
-    except Error as error:
-        if display.close(error):
-            error.log = []
-        raise
-    except BaseException as error:
-        display.close(error)
-        raise
-    display.close(None, result.names)
-    _deliver(request, result.config_digest, result.digest, result.metadata)
+    with tracing() as environment.tracer:  # closed last: whoever waits for the result has it by then
+        display = open_display(request.progress)
+        try:
+            result = _solve(request, inputs, environment, display)
+        except Error as error:
+            if display.close(error):
+                error.log = []
+            raise
+        except BaseException as error:
+            display.close(error)
+            raise
+        display.close(None, result.names)
+        _deliver(request, result.config_digest, result.digest, result.metadata)
     return 0
 
 

@@ -21,9 +21,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.usage = (
         "lamina history IMAGE [--no-trunc] [--format table|json]\n"
         "       lamina history ls [-n N] [--format table|json]\n"
-        "       lamina history show [BUILD] [--definition] [--format table|json]\n"
+        "       lamina history show [BUILD] [--definition | --trace] [--format table|json]\n"
         "       lamina history logs [BUILD] [STEP]\n"
-        "       lamina history export [BUILD] [-o FILE]\n"
+        "       lamina history export [BUILD] [--trace] [-o FILE]\n"
         "       lamina history rm BUILD... | --all | [--filter COND] [--older AGE] [--keep N]"
     )
     parser.add_argument("words", metavar="WORD", nargs="+", help="an image, or what to do with the records of builds")
@@ -31,6 +31,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-n", "--number", type=int, default=20, metavar="N", help="ls: how many builds (default 20)")
     parser.add_argument("-o", "--output", default="", metavar="FILE", help="export: where to (default standard output)")
     parser.add_argument("--definition", action="store_true", help="show: the graph (LLB) that was solved, as JSON")
+    text = "show: how the build's time went; export: its spans as OTLP's JSON, for a collector or a viewer"
+    parser.add_argument("--trace", action="store_true", help=text)
     parser.add_argument("--all", action="store_true", help="rm: every record")
     text = "rm: builds for which this holds, such as status=failed, name~=REGEX, until=24h (repeatable)"
     parser.add_argument("--filter", action="append", default=[], metavar="COND", help=text)
@@ -92,6 +94,8 @@ def _show(args: Namespace, rest: list[str]) -> int:
 
     if args.definition:
         return _definition(rest)
+    if args.trace:
+        return _trace(rest)
     build, steps = show(load_environment().root, *(rest or [""]), place=os.getcwd())
     if args.format == "json":
         print_json({**build.to_json(), "vertices": [step.to_json() for step in steps]})
@@ -135,6 +139,24 @@ def _definition(rest: list[str]) -> int:
     return 0
 
 
+def _trace(rest: list[str]) -> int:
+    """Print the spans of a build, each below the one it belongs to."""
+    from lamina.cli.environment import load_environment
+    from lamina.cli.terminal import clean_text, table
+    from lamina.engine.history import trace
+    from lamina.tracing.messages import spans_of
+    from lamina.tracing.tree import tree_of
+
+    kept = trace(load_environment().root, *(rest or [""]), place=os.getcwd())
+    print(f"trace {next(iter(spans_of(kept))).trace_id.hex()}")
+    cells = [
+        (f"{line.start_s:.3f}s", f"{line.seconds:.3f}s", line.status, "  " * min(line.depth, 20) + _cut(line.name, 100))
+        for line in tree_of(kept)
+    ]
+    print(clean_text(table(("START", "TOOK", "STATUS", "SPAN"), cells)))
+    return 0
+
+
 def _logs(_args: Namespace, rest: list[str]) -> int:
     """Print what the steps wrote: of one step as it is, of several with heads."""
     from lamina.cli.environment import load_environment
@@ -159,9 +181,15 @@ def _export(args: Namespace, rest: list[str]) -> int:
     from itertools import chain
 
     from lamina.cli.environment import load_environment
-    from lamina.engine.history import export
+    from lamina.engine.history import export, trace
 
-    lines = export(load_environment().root, *(rest or [""]), place=os.getcwd())
+    root, place = load_environment().root, os.getcwd()
+    if args.trace:
+        from lamina.tracing.messages import as_json
+
+        lines = iter([as_json(trace(root, *(rest or [""]), place=place))])
+    else:
+        lines = export(root, *(rest or [""]), place=place)
     first = next(lines)  # before the file is made: there may be no such build
     target = open(args.output, "w", encoding="ascii") if args.output else nullcontext(sys.stdout)  # noqa: SIM115
     with target as file:

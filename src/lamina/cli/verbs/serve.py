@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lamina.config.buildkitd import DaemonConfig, TlsFiles
+    from lamina.daemon.clipping import LogLimits
     from lamina.daemon.control import Control
     from lamina.daemon.settings import Running
 
@@ -98,6 +99,7 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
     from lamina.bridge.in_process import load_frontends
     from lamina.cli.environment import load_environment
     from lamina.cli.signals import cancelling
+    from lamina.cli.tracing import tracing
     from lamina.daemon.builder import Settings
     from lamina.daemon.control import Control
     from lamina.daemon.docker.service import serving_docker
@@ -113,19 +115,21 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
         jobs=args.jobs,
         max_parallelism=args.max_parallelism,
         own_frontends=load_frontends(args.frontend),
+        log_limits=_log_limits(),
     )
     plan = running(config, Path(path).parent, load_environment(), given)
     addresses = args.addr or list(plan.addresses) or [_default_address()]
     tls = _tls(args, plan)
     gid = _group(args.group) if args.group else config.gid
-    control = Control(plan.environment, plan.settings)
     inherited = _inherited() if any(address.startswith("fd://") for address in addresses) else []
-    with cancelling() as cancel:
+    with cancelling() as cancel, tracing(logging.warning) as plan.environment.tracer:
+        control = Control(plan.environment, plan.settings)
         server = Server(control.serving())
         with (
             listening(addresses, tls=tls, inherited=inherited, uid=config.uid, gid=gid) as listeners,
             serving_docker(plan.environment, control, args.docker_addr, server),
             _metrics(control, args.metrics_addr),
+            _taking_spans(control, config.trace_socket),
         ):
             for listener, wrap in listeners:
                 server.listen(listener, wrap)
@@ -140,6 +144,18 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
             server.stop(1.0)
 
 
+def _log_limits() -> LogLimits:
+    """Return what buildkitd's variables say of output that clients are shown.
+
+    Raises:
+        InputError: not numbers.
+    """
+    from lamina.daemon.clipping import LogLimits, parse_limit
+
+    size, speed = "BUILDKIT_STEP_LOG_MAX_SIZE", "BUILDKIT_STEP_LOG_MAX_SPEED"
+    return LogLimits(parse_limit(os.environ.get(size, ""), size), parse_limit(os.environ.get(speed, ""), speed))
+
+
 @contextmanager
 def _metrics(control: Control, address: str) -> Iterator[None]:
     """Count builds and tell of them, where somebody wants to know."""
@@ -152,6 +168,25 @@ def _metrics(control: Control, address: str) -> Iterator[None]:
     control.builder.on_end = metrics.ended
     with serving_metrics(metrics, address):
         yield
+
+
+@contextmanager
+def _taking_spans(control: Control, path: str) -> Iterator[None]:
+    """Let programs beside the daemon hand it spans, on a socket that takes nothing else."""
+    if not path:
+        yield
+        return
+    from lamina.daemon.listening import listening
+    from lamina.rpc.server import Server
+
+    server = Server(control.serving_traces())
+    with listening([f"unix://{path}"]) as listeners:
+        for listener, wrap in listeners:
+            server.listen(listener, wrap)
+        try:
+            yield
+        finally:
+            server.stop(1.0)
 
 
 def _log_to_stderr(args: Namespace, config: DaemonConfig) -> None:

@@ -26,6 +26,7 @@ from lamina.daemon.docker.teller import QuietLines, Teller, teller_of
 from lamina.daemon.docker.uploads import Unpacked, Uploads, credentials_of
 from lamina.engine.options import Environment
 from lamina.errors import InputError
+from lamina.tracing.context import TraceContext, context_of
 
 _SOON_S = 5.0
 _UPLOADS = f"{UPLOAD}:"
@@ -34,7 +35,9 @@ _UPLOADS = f"{UPLOAD}:"
 class Builder(Protocol):
     """What carries a build out; `daemon.builder.Builder`."""
 
-    def solve(self, request: control_pb2.SolveRequest, cancel: Cancel, *, side: Side) -> control_pb2.SolveResponse:
+    def solve(
+        self, request: control_pb2.SolveRequest, cancel: Cancel, *, side: Side, parent: TraceContext | None = None
+    ) -> control_pb2.SolveResponse:
         """Build, and return what the client is told of the result."""
 
 
@@ -67,7 +70,8 @@ class DockerBuilds:
             lines = Lines(stack.enter_context(request.exchange.stream("application/json")))
             if query.quiet:
                 lines = QuietLines(lines)
-            self._run(query, lines, cancel, gone, side)
+            parent = context_of(request.exchange.headers)
+            self._run(query, lines, cancel, gone, side, parent)
 
     def cancel(self, request: Request) -> None:
         """Stop a build by the name its client gave it; of one that is not there (any more) nothing is to be done."""
@@ -110,13 +114,21 @@ class DockerBuilds:
             raise ApiError(400, "the context is to come through a session, and none is named")
         return lambda session: Unpacked(session, directory, credentials)
 
-    def _run(self, query: BuildQuery, lines: Lines, cancel: Cancel, gone: Cancel, side: Side) -> None:
+    def _run(
+        self,
+        query: BuildQuery,
+        lines: Lines,
+        cancel: Cancel,
+        gone: Cancel,
+        side: Side,
+        parent: TraceContext | None,
+    ) -> None:
         """Build, telling of it; in the end of the image, or of what went wrong."""
         outcome = _Outcome()
 
         def solve() -> None:
             try:
-                outcome.response = self._builder.solve(query.request, cancel, side=side)
+                outcome.response = self._builder.solve(query.request, cancel, side=side, parent=parent)
             except Exception as error:
                 outcome.error = error
 
