@@ -146,6 +146,10 @@ def of_ops(*ops: pb.ExecOp) -> Graph:
     definition = pb.Definition()
     digest = ""
     for exec_op in ops:
+        for mount in exec_op.mounts:
+            mount.output = -1
+        exec_op.meta.args.append("true")
+        exec_op.mounts.append(pb.Mount(dest="/", input=0 if digest else -1))
         op = pb.Op(exec=exec_op, inputs=[pb.Input(digest=digest)] if digest else [])
         digest = add(definition, op)
     add(definition, pb.Op(inputs=[pb.Input(digest=digest)]))
@@ -164,7 +168,8 @@ def test_a_diamond_of_a_thousand_floors_is_walked_once():
     definition, digest = pb.Definition(), ""
     for number in range(1000):
         below = [pb.Input(digest=digest), pb.Input(digest=digest)] if digest else []
-        digest = add(definition, pb.Op(exec=pb.ExecOp(meta=pb.Meta(args=[str(number)])), inputs=below))
+        step = pb.ExecOp(meta=pb.Meta(args=[str(number)]), mounts=[pb.Mount(dest="/", input=len(below) - 1)])
+        digest = add(definition, pb.Op(exec=step, inputs=below))
     add(definition, pb.Op(inputs=[pb.Input(digest=digest)]))
 
     assert [vertex.op.exec.meta.args[0] for vertex in reachable(load_definition(definition))] == [
