@@ -7,10 +7,10 @@ Pure: this module holds only the shapes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +41,19 @@ class Session(Protocol):
 
     def credentials(self, host: str) -> Credentials | None:
         """Return what opens the registry at exactly `host` (port included), or None."""
+
+
+@runtime_checkable
+class Uploading(Protocol):
+    """A session that may also have streams, each named by a URL and good for one reading."""
+
+    def upload(self, host: str, path: str) -> Iterator[bytes] | None:
+        """Return the stream behind a URL of that host and path, or None when none was offered."""
+
+
+@runtime_checkable
+class Storing(Protocol):
+    """A session that may also have blobs, in stores that have names."""
+
+    def blob(self, store: str, digest: str) -> Iterator[bytes] | None:
+        """Return the bytes of a blob, not verified, or None when no stores were offered."""

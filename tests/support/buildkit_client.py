@@ -24,12 +24,14 @@ from google.rpc.status_pb2 import Status
 from lamina.api import services
 from lamina.api.pb import (
     auth_pb2,
+    content_pb2,
     control_pb2,
     filesync_pb2,
     fsutil_pb2,
     gateway_pb2,
     secrets_pb2,
     ssh_pb2,
+    upload_pb2,
 )
 
 STAT, REQ, DATA, FIN, ERR = range(5)
@@ -64,6 +66,8 @@ class Offers:
         secrets: by id.
         agents: sockets of agents by id.
         logins: (user, password) by host.
+        uploads: streams by the path of their URL.
+        stores: OCI layouts by name.
         outputs: by the number of the exporter: a path for a file, or a directory.
         sent: bytes of file contents that were sent, by directory name.
         asked: what was asked for, in order.
@@ -73,6 +77,8 @@ class Offers:
     secrets: dict[str, bytes] = field(default_factory=dict)
     agents: dict[str, Path] = field(default_factory=dict)
     logins: dict[str, tuple[str, str]] = field(default_factory=dict)
+    uploads: dict[str, bytes] = field(default_factory=dict)
+    stores: dict[str, Path] = field(default_factory=dict)
     outputs: dict[int, Path] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -191,6 +197,11 @@ def _serving(offers: Offers) -> Iterator[tuple[str, list[str]]]:
             "ForwardAgent": lambda messages, context: _forward(offers, messages, context),
         }
         handlers["ssh"] = (services.SSH, calls)
+    if offers.uploads:
+        handlers["upload"] = (services.UPLOAD, {"Pull": lambda messages, context: _give_upload(offers, context)})
+    if offers.stores:
+        read = {"Read": lambda request, context: _give_blob(offers, request, context)}
+        handlers["content"] = (services.CONTENT, read)
     server = grpc.server(ThreadPoolExecutor(32))
     methods = []
     for service, calls in handlers.values():
@@ -198,9 +209,11 @@ def _serving(offers: Offers) -> Iterator[tuple[str, list[str]]]:
         for name, call in calls.items():
             method = service.methods[name]
             methods.append(method.path)
-            make = (
-                grpc.stream_stream_rpc_method_handler if method.client_streams else grpc.unary_unary_rpc_method_handler
-            )
+            make = {
+                (False, False): grpc.unary_unary_rpc_method_handler,
+                (False, True): grpc.unary_stream_rpc_method_handler,
+                (True, True): grpc.stream_stream_rpc_method_handler,
+            }[method.client_streams, method.server_streams]
             found[name] = make(call, method.request.FromString, method.response.SerializeToString)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.name, found),))
     if offers.outputs:
@@ -330,6 +343,28 @@ def _forward(offers: Offers, messages: Iterator[Any], context: grpc.ServicerCont
         threading.Thread(target=send, daemon=True).start()
         while data := agent.recv(32 << 10):
             yield ssh_pb2.BytesMessage(data=data)
+
+
+def _give_upload(offers: Offers, context: grpc.ServicerContext) -> Iterator[Any]:
+    """Give a stream, once."""
+    name = (_metadata(context, "urlpath") or [""])[0].removeprefix("/")
+    offers.asked.append(f"upload {name}")
+    if name not in offers.uploads:
+        context.abort(grpc.StatusCode.UNKNOWN, f"no http response from session for {name}")
+    data = offers.uploads.pop(name)
+    for start in range(0, len(data), 100_000):
+        yield upload_pb2.BytesMessage(data=data[start : start + 100_000])
+
+
+def _give_blob(offers: Offers, request: content_pb2.ReadContentRequest, context: grpc.ServicerContext) -> Iterator[Any]:
+    name = (_metadata(context, "buildkit-attachable-store-id") or [""])[0].removeprefix("oci:")
+    offers.asked.append(f"blob {request.digest}")
+    path = offers.stores.get(name, Path("/nonexistent")) / "blobs" / request.digest.replace(":", "/")
+    if not path.is_file():
+        context.abort(grpc.StatusCode.NOT_FOUND, f"{request.digest}: not found")
+    data = path.read_bytes()
+    for start in range(0, len(data), 100_000):
+        yield content_pb2.ReadContentResponse(offset=start, data=data[start : start + 100_000])
 
 
 def _take_output(offers: Offers, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:

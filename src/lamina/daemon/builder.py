@@ -71,6 +71,14 @@ class NoSession:
         """Return nothing."""
         return None
 
+    def upload(self, host: str, path: str) -> Iterator[bytes] | None:
+        """Return nothing."""
+        return None
+
+    def blob(self, store: str, digest: str) -> Iterator[bytes] | None:
+        """Return nothing."""
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

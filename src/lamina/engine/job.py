@@ -28,7 +28,7 @@ from lamina.engine.transfers import Transfers
 from lamina.llb.definition import Graph
 from lamina.oci.platform import Platform, host_platform
 from lamina.progress import Sink
-from lamina.session import Session
+from lamina.session import Session, Storing
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.runs import Shared
 from lamina.tracing.collector import BuildTrace
@@ -132,6 +132,8 @@ class Job:
                     pull=self.options.pull,
                 )
             )
+            if isinstance(self.session, Storing):
+                self.place.images.blobs = self.session.blob
             self.recording = stack.enter_context(Recording(self.place, self.options, self._outer, self._client))
             stack.enter_context(Traced(self))
             self.sink = self.recording.sink

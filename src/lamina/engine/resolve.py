@@ -10,6 +10,7 @@ from lamina.attest.capture import Material
 from lamina.cancel import Cancel
 from lamina.dockerfile.convert import ResolvedBase
 from lamina.engine.place import Place
+from lamina.errors import InputError
 from lamina.oci.platform import Platform
 from lamina.oci.reference import Reference
 from lamina.progress import Sink, VertexEvent, doing
@@ -65,6 +66,10 @@ class Resolver:
 
     def _layout(self, name: str, platform: Platform) -> ResolvedImage:
         path, tag, digest = split_layout(name.removeprefix(LAYOUT))
+        if self._place.images.blobs is not None:  # a client far away names its own stores, never directories here
+            if digest is None:
+                raise InputError("an OCI layout of a client must be pinned by digest", where=name)
+            return self._place.images.from_layout(Reference.parse(f"{path}@{digest}"), platform, path)
         reference = find_in_layout(Path(path), tag, digest)
         self._place.images.offer_layout(reference.familiar().partition("@")[0], Path(path))
         return self._place.images.from_layout(reference, platform)

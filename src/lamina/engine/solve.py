@@ -29,7 +29,7 @@ from lamina.llb.definition import Graph
 from lamina.ops.load import load_vertices, trees_needed
 from lamina.ops.worker import HostTrust, Worker
 from lamina.progress import Event, Sink, VertexEvent
-from lamina.session import Session
+from lamina.session import Session, Uploading
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.planner import Planned, Planner
 from lamina.solver.protocol import Miss, Outcome, Resolved, Vertex
@@ -124,6 +124,7 @@ class Solver:
         self._devices: CdiRegistry | None = None
         self._has_steps = False
         self.compression = settings.compression or Compression("gzip", None)
+        upload = session.upload if isinstance(session, Uploading) else None
         counted = CountedSecrets(session, settings.counted_secrets, place.root, settings.secret_key)
         session = counted
         self.contexts = Contexts(session, place.state, exact_modes=settings.exact_modes)
@@ -135,7 +136,7 @@ class Solver:
             locks=place.locks,
             layers=place.layers,
             images=place.images,
-            http=HttpSource(place.state, place.layers, network_options(place.environment), session.secret),
+            http=HttpSource(place.state, place.layers, network_options(place.environment), session.secret, upload),
             session=session,
             executor=self._start_executor,
             git=self._open_git,

@@ -94,7 +94,8 @@ class LayoutOp:
 
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         """Note the layers; their blobs are read from the layout when needed."""
-        image = self._worker.images.from_layout(self._reference, self._platform)
+        store = self._op.source.attrs.get("oci.store", "")
+        image = self._worker.images.from_layout(self._reference, self._platform, store)
         return [LayerRef(self._worker.images.add_layers(image, self._limit))]
 
     def material(self) -> Material:

@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 from lamina.api.pb import fsutil_pb2
 from lamina.errors import NetworkError
-from lamina.layer.entry import Entry
+from lamina.layer.entry import Entry, Xattrs
+from lamina.source.context import is_kept
 
 STAT = fsutil_pb2.Packet.PACKET_STAT
 REQUEST = fsutil_pb2.Packet.PACKET_REQ
@@ -22,6 +23,8 @@ FIN = fsutil_pb2.Packet.PACKET_FIN
 ERROR = fsutil_pb2.Packet.PACKET_ERR
 MAX_PATH = 4096
 MAX_NAME = 255
+MAX_XATTRS = 128 << 10
+"""Most bytes of the extended attributes of one file."""
 _DIR, _LINK, _DEVICE, _PIPE, _SOCKET, _CHAR = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24, 1 << 21
 _TYPES = _DIR | _LINK | _DEVICE | _PIPE | _SOCKET | (1 << 19)
 _SPECIAL = ((1 << 23, stat.S_ISUID), (1 << 22, stat.S_ISGID), (1 << 20, stat.S_ISVTX))
@@ -41,6 +44,7 @@ class Incoming:
         parent, name: where it is; `parent` is "" for the root.
         kind: as in `layer.entry.Entry`; "s" is a socket.
         number: by which its content is asked for.
+        xattrs: those that belong to the file, sorted.
     """
 
     parent: str
@@ -51,6 +55,7 @@ class Incoming:
     mtime_ns: int
     target: str
     number: int
+    xattrs: Xattrs = ()
 
     @property
     def path(self) -> str:
@@ -78,7 +83,17 @@ def incoming_of(message: fsutil_pb2.Stat, number: int) -> Incoming:
         if message.mode & go:
             mode |= bit
     kind = _kind(message)
-    return Incoming(parent, name, kind, mode, message.size, message.modTime, message.linkname, number)
+    return Incoming(parent, name, kind, mode, message.size, message.modTime, message.linkname, number, _xattrs(message))
+
+
+def _xattrs(message: fsutil_pb2.Stat) -> Xattrs:
+    if not message.xattrs:
+        return ()
+    found = tuple(sorted((name, value) for name, value in message.xattrs.items() if is_kept(name)))
+    size = sum(len(name.encode()) + len(value) for name, value in found)
+    if size > MAX_XATTRS or any(len(name.encode()) > MAX_NAME or "\0" in name for name, _ in found):
+        raise ProtocolError(f"the client sent impossible extended attributes of {message.path[:200]!r}")
+    return found
 
 
 def _kind(message: fsutil_pb2.Stat) -> str:

@@ -8,6 +8,7 @@ when it is whole, so that half of one is never taken for it.
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import shutil
@@ -20,6 +21,7 @@ from lamina.api.pb import fsutil_pb2
 from lamina.cancel import Cancel
 from lamina.errors import Error, StorageError
 from lamina.remote.packets import DATA, ERROR, FIN, REQUEST, STAT, Incoming, ProtocolError, incoming_of
+from lamina.source.context import is_kept
 from lamina.tunnel.call import Call
 
 MAX_ENTRIES = 5_000_000
@@ -71,6 +73,7 @@ class Receiver:
         self._dirs: list[tuple[str, int]] = []
         self._requests: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._listed = False
+        self._has_xattrs = True
 
     def run(self) -> None:
         """Receive everything.
@@ -176,6 +179,7 @@ class Receiver:
                 self._remove(folder, name, folder.old[name])
             if folder.entry is not None:
                 os.fchmod(folder.fd, folder.entry.mode)
+                self._set_xattrs(folder.fd, folder.entry)
                 self._dirs.append((folder.path, folder.entry.mtime_ns))
         finally:
             os.close(folder.fd)
@@ -192,6 +196,7 @@ class Receiver:
         if old is not None and stat.S_ISREG(old.st_mode) and _same(entry, old):
             if stat.S_IMODE(old.st_mode) != entry.mode:
                 os.chmod(entry.name, entry.mode, dir_fd=folder.fd)
+            self._set_xattrs(f"/proc/self/fd/{folder.fd}/{entry.name}", entry)
             return
         self._remove(folder, entry.name, old)
         # made at once, empty, so that later entries may link to it
@@ -278,11 +283,33 @@ class Receiver:
     def _finish(self, number: int, wanted: _File) -> None:
         entry = wanted.entry
         os.fchmod(wanted.fd, entry.mode)
+        if entry.xattrs:  # it is new, and has none
+            self._set_xattrs(wanted.fd, entry)
         if not wanted.left:  # one that came shorter than it was listed is asked for again the next time
             os.utime(wanted.fd, ns=(entry.mtime_ns, entry.mtime_ns))
         os.close(wanted.fd)
         self._open -= 1
         del self._wanted[number]
+
+    def _set_xattrs(self, place: int | str, entry: Incoming) -> None:
+        """Give what is at `place` (which is no link) just the extended attributes that it has at the client."""
+        if not self._has_xattrs:
+            return
+        wanted = dict(entry.xattrs)
+        try:
+            for name in filter(is_kept, os.listxattr(place)):
+                if name not in wanted:
+                    os.removexattr(place, name)
+                elif os.getxattr(place, name) == wanted[name]:
+                    del wanted[name]
+            for name, value in wanted.items():
+                os.setxattr(place, name, value)
+        except OSError as error:
+            # as with every copy of files: a file system that has none, or keeps fewer, is no reason to fail
+            if error.errno == errno.ENOTSUP:
+                self._has_xattrs = False
+            elif error.errno not in (errno.EPERM, errno.ENOSPC, errno.E2BIG, errno.EINVAL):
+                raise
 
     def _close(self) -> None:
         for wanted in self._wanted.values():

@@ -10,20 +10,22 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from lamina.api.pb import auth_pb2, secrets_pb2, ssh_pb2
-from lamina.api.services import AUTH, FILE_SYNC, SECRETS, SSH, Method
+from lamina.api.services import AUTH, CONTENT, FILE_SYNC, SECRETS, SSH, UPLOAD, Method
 from lamina.cancel import Cancel
 from lamina.errors import InputError
 from lamina.layer.entry import Item
 from lamina.remote import synced
+from lamina.remote.content import read_blob
 from lamina.remote.packets import header_pairs
 from lamina.remote.receive import Receiver
 from lamina.remote.send import open_file, send_files
 from lamina.remote.ssh import ForwardedAgent
+from lamina.remote.upload import pull
 from lamina.session import Credentials
 from lamina.tunnel.call import RpcError
 from lamina.tunnel.peer import Peer
@@ -161,6 +163,14 @@ class RemoteSession:
         if not answer.Username:
             return Credentials(identity_token=answer.Secret)
         return Credentials(answer.Username, answer.Secret)
+
+    def upload(self, host: str, path: str) -> Iterator[bytes] | None:
+        """Return the client's stream behind a URL, None when it offers no streams."""
+        return pull(self._peer, host, path, self._cancel) if self.offers(UPLOAD.Pull) else None
+
+    def blob(self, store: str, digest: str) -> Iterator[bytes] | None:
+        """Return a blob of one of the client's stores, not verified; None when it offers none."""
+        return read_blob(self._peer, store, digest, self._cancel) if self.offers(CONTENT.Read) else None
 
     def send_stream(self, number: int) -> BinaryIO:
         """Return the client's file for the output of that number."""

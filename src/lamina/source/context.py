@@ -378,7 +378,7 @@ class ContextView:
         if device in self._without_xattrs:
             return ()
         try:
-            names = [name for name in os.listxattr(place, follow_symlinks=False) if _is_kept(name)]
+            names = [name for name in os.listxattr(place, follow_symlinks=False) if is_kept(name)]
             return tuple((name, os.getxattr(place, name, follow_symlinks=False)) for name in sorted(names))
         except OSError as error:
             if error.errno == errno.ENOTSUP:
@@ -386,7 +386,7 @@ class ContextView:
             return ()
 
 
-def _is_kept(name: str) -> bool:
+def is_kept(name: str) -> bool:
     """Tell whether an xattr belongs to the file and not to this host or to an overlay on it."""
     return name == "security.capability" or (name.startswith("user.") and not name.startswith("user.overlay."))
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lamina.cancel import Cancel
 from lamina.errors import InputError
@@ -26,12 +27,15 @@ from lamina.snapshot.rows import LayerRef
 from lamina.source.http_client import Download, HttpClient
 from lamina.source.http_file import Answer, Watcher
 from lamina.source.http_request import HttpError, HttpRequest, parse_http_date
+from lamina.source.http_upload import HOST, take_upload
 from lamina.state.db import State
 
 _VERSIONS = 8
 """Versions of one URL whose ETags are sent along."""
 
 Secret = Callable[[str], bytes | None]
+Upload = Callable[[str, str], Iterator[bytes] | None]
+"""Gives the client's stream behind a URL of that host and path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class HttpSource:
     Args:
         options: how servers are reached.
         secret: the user's secrets by id.
+        upload: None where there is no client that could have streams.
     """
 
     def __init__(
@@ -73,8 +78,10 @@ class HttpSource:
         layers: Layers,
         options: RegistryOptions,
         secret: Secret,
+        upload: Upload | None = None,
     ) -> None:
         self._state, self._layers = state, layers
+        self._upload = upload
         self._options, self._secret = options, secret
         self._guard = threading.Lock()
         self._asking: dict[str, threading.Lock] = {}
@@ -105,7 +112,11 @@ class HttpSource:
         try:
             found = self._found.get(key)
             if found is None or not self._usable(found):
-                found = self._held_by_checksum(request) or self._ask(request, cancel, watcher)
+                found = (
+                    self._held_by_checksum(request)
+                    or (found is not None and self._held_again(found))
+                    or self._ask(request, cancel, watcher)
+                )
                 self._found[key] = found
             return found
         finally:
@@ -127,6 +138,8 @@ class HttpSource:
     # -- asking the server
 
     def _ask(self, request: HttpRequest, cancel: Cancel, watcher: Watcher | None) -> Found:
+        if self._upload is not None and request.host == HOST:
+            return self._ask_client(request, cancel, watcher)
         held = [] if request.checksum else self._versions(request)
         tagged = {found.etag: found for found in reversed(held) if found.etag}
         dated = next((found for found in held if found.modified and not tagged), None)
@@ -141,6 +154,19 @@ class HttpSource:
         answer = self._client(cancel).fetch(download, file, watcher)
         if answer.unchanged:
             return self._confirmed(request, tagged.get(answer.etag) or dated, answer)
+        return self._new(request, answer, file)
+
+    def _ask_client(self, request: HttpRequest, cancel: Cancel, watcher: Watcher | None) -> Found:
+        """Take the client's stream behind a URL that stands for it."""
+        assert self._upload is not None
+        pieces = self._upload(request.host, urlsplit(request.url).path)
+        if pieces is None:
+            raise HttpError("the client offers no uploads", url=request.url)
+        file = self._layers.scratch("h")
+        return self._new(request, take_upload(pieces, file, cancel, watcher or Watcher()), file)
+
+    def _new(self, request: HttpRequest, answer: Answer, file: Path) -> Found:
+        """Return a version that came as a file."""
         digest = Digest("sha256:" + answer.digest)
         if request.checksum is not None and digest != request.checksum:
             file.unlink()
@@ -193,6 +219,13 @@ class HttpSource:
         ).fetchone()
         etag, modified, disposition = row or ("", "", "")
         return Found(request.checksum, 0, etag, modified, disposition, layer=layer)
+
+    def _held_again(self, found: Found) -> Found | None:
+        """Return a version whose file has become a layer meanwhile."""
+        layer = self._held(found.digest)
+        if layer is None:
+            return None
+        return Found(found.digest, 0, found.etag, found.modified, found.disposition, layer=layer)
 
     def _held(self, digest: Digest) -> int | None:
         """Return a layer that holds this content and nothing else, stamped as used; None when there is none."""

@@ -7,15 +7,16 @@ next build needs no network.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.cancel import Cancel
-from lamina.errors import InputError, StorageError
+from lamina.errors import InputError, NetworkError, StorageError
 from lamina.oci.config import MAX_CONFIG_BYTES, ImageConfig, parse_config
 from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest
@@ -29,6 +30,9 @@ from lamina.state.db import State
 from lamina.store.store import Store
 
 _MAX_DEPTH = 8
+
+Blobs = Callable[[str, str], Iterator[bytes] | None]
+"""Gives a blob, not verified, by the names of its store and its digest; None when there are no stores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,9 @@ class ImageSource:
         registry: makes the registry client when it is first needed.
         pull: ask the registry even when the store has the tag.
         platform: what images are chosen for when an op names no platform.
+
+    Attributes:
+        blobs: the stores of the build's client, where it is one that cannot name directories here; None otherwise.
     """
 
     def __init__(
@@ -72,6 +79,8 @@ class ImageSource:
         self._known: dict[tuple[str, str], ResolvedImage] = {}
         self._guard = threading.Lock()
         self._layouts: dict[str, Path] = {}
+        self.blobs: Blobs | None = None
+        self._stores: list[str] = []
 
     def offer_layout(self, name: str, path: Path) -> None:
         """Make the layout at `path` known as the source of `oci-layout://name@...`."""
@@ -96,9 +105,18 @@ class ImageSource:
                 self._known[key] = self._known[pinned] = known
         return known
 
-    def from_layout(self, reference: Reference, platform: Platform | None) -> ResolvedImage:
-        """Return an image of an offered OCI layout; its blobs are copied in when needed."""
+    def from_layout(self, reference: Reference, platform: Platform | None, store: str = "") -> ResolvedImage:
+        """Return an image of an offered OCI layout; its blobs are copied in when needed.
+
+        Args:
+            store: what the client calls the layout, "" for the name of the reference.
+
+        Raises:
+            InputError: no such layout, or no such image in it; NetworkError: the client went away.
+        """
         name = reference.familiar().partition("@")[0].partition(":")[0]
+        if self.blobs is not None and reference.digest is not None:
+            return self._from_client(store or name, reference, reference.digest, platform or self._platform)
         path = self._layouts.get(name)
         if path is None or reference.digest is None:
             raise InputError(f"no OCI layout was offered as {name!r}", hint=f"--build-context {name}=oci-layout://DIR")
@@ -142,12 +160,70 @@ class ImageSource:
                     ingest.write(data)
                 ingest.commit()
             return
+        if kind == "client":
+            self._client_blob(where, descriptor)
+            return
         self._registry_blob(Reference.parse(where), descriptor)
 
     def _registry_blob(self, reference: Reference, descriptor: Descriptor) -> None:
         with self._store.ingest(descriptor) as ingest:
             self._registry().blob(reference, descriptor, ingest)
             ingest.commit()
+
+    # -- the client's stores
+
+    def _from_client(self, store: str, reference: Reference, digest: Digest, platform: Platform) -> ResolvedImage:
+        """Return an image of one of the client's stores; its documents are kept here, its layers come when needed."""
+        if store not in self._stores:
+            self._stores.append(store)
+        top = raw = self._client_document(store, digest, MAX_MANIFEST_BYTES)
+        found = parse_any(raw, "", reference.familiar())
+        for _ in range(_MAX_DEPTH):
+            if isinstance(found, Manifest):
+                break
+            child = _choose(found, platform, reference)
+            raw = self._client_document(store, child.digest, MAX_MANIFEST_BYTES)
+            found = parse_any(raw, child.media_type, reference.familiar())
+        else:
+            raise InputError("the index is nested too deeply", where=reference.familiar())
+        self._client_document(store, found.config.digest, MAX_CONFIG_BYTES)
+        return self._load(self._store, top, reference, platform, dump_origin(store, "client"))
+
+    def _client_document(self, store: str, digest: Digest, most: int) -> bytes:
+        """Return a small blob of a client's store, verified, from here if it is here."""
+        if self._store.has(digest):
+            return self._store.read(digest, most)
+        found = bytearray()
+        for piece in self._client_pieces(store, digest):
+            found += piece
+            if len(found) > most:
+                raise InputError(f"more than {most} bytes in a document of an image", where=f"{store}@{digest}")
+        if hashlib.new(digest.algorithm, found).hexdigest() != digest.hex:
+            raise InputError("the client sent other bytes than the digest says", where=f"{store}@{digest}")
+        self._store.add(bytes(found))
+        return bytes(found)
+
+    def _client_blob(self, store: str, descriptor: Descriptor) -> None:
+        """Bring a layer; where the store has another name by now, those that this build knows are tried."""
+        stores = list(dict.fromkeys([*self._stores, store]))
+        for number, name in enumerate(stores, 1):
+            try:
+                with self._store.ingest(descriptor) as ingest:
+                    for piece in self._client_pieces(name, descriptor.digest):
+                        ingest.write(piece)
+                    ingest.commit()
+                return
+            except NetworkError:
+                if number == len(stores):
+                    raise
+
+    def _client_pieces(self, store: str, digest: Digest) -> Iterator[bytes]:
+        pieces = self.blobs(store, str(digest)) if self.blobs is not None else None
+        if pieces is None:
+            raise InputError(
+                f"the client offers no OCI layouts, so none named {store!r}", hint="buildctl: --oci-layout NAME=DIR"
+            )
+        return pieces
 
     # -- the three places
 

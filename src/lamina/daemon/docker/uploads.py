@@ -20,7 +20,7 @@ from lamina.engine.unpack import unpack_context
 from lamina.errors import NetworkError
 from lamina.layer.magic import is_archive
 from lamina.layer.tree import remove_tree
-from lamina.session import Credentials, Session
+from lamina.session import Credentials, Session, Storing, Uploading
 from lamina.state.leases import Lease
 
 _SOON_S = 10.0
@@ -56,6 +56,14 @@ class Unpacked:
     def ssh_socket(self, ssh_id: str) -> Path | None:
         """Ask the session."""
         return self._session.ssh_socket(ssh_id)
+
+    def upload(self, host: str, path: str) -> Iterator[bytes] | None:
+        """Ask the session."""
+        return self._session.upload(host, path) if isinstance(self._session, Uploading) else None
+
+    def blob(self, store: str, digest: str) -> Iterator[bytes] | None:
+        """Ask the session."""
+        return self._session.blob(store, digest) if isinstance(self._session, Storing) else None
 
     def credentials(self, host: str) -> Credentials | None:
         """Return what the header holds, else what the session has."""
