@@ -1,4 +1,4 @@
-"""Blobs of OCI layouts that the client offers (containerd's `Content` service), each layout being a store with a name."""
+"""Blobs of OCI layouts that the client offers (containerd's `Content` service); each layout is a store with a name."""
 
 from __future__ import annotations
 

@@ -1,0 +1,144 @@
+"""What clients offer beside directories (E5, B8): OCI layouts by the content service, streams by URL."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import grpc
+import pytest
+
+import lamina
+from lamina import llb
+from support.buildkit_client import Client, Offers, details
+from support.daemon import running_daemon
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or shutil.which("crun") is None, reason="needs root and crun: apt-get install crun"
+    ),
+]
+
+
+@pytest.fixture
+def client(tmp_path: Path):
+    with running_daemon(tmp_path / "root") as daemon, Client(daemon.address) as found:
+        yield found
+
+
+def layout(folder: Path, root: Path) -> str:
+    """Write an OCI layout with one image of two layers; return its digest."""
+    made = llb.scratch().mkfile("/one", b"1" * 300_000).mkfile("/two", b"2")
+    lamina.solve(made.marshal(), output=f"type=oci,tar=false,dest={folder}", root=root)
+    return str(json.loads((folder / "index.json").read_text())["manifests"][0]["digest"])
+
+
+def out(offers: Offers, folder: Path) -> Path:
+    folder.mkdir()
+    offers.outputs[0] = folder
+    return folder
+
+
+def dockerfile(folder: Path, text: str) -> Offers:
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(text)
+    return Offers(dirs={"context": folder, "dockerfile": folder})
+
+
+def test_a_clients_layout_is_a_base_image(client: Client, tmp_path: Path):
+    """B8: `--build-context base=oci-layout://...`; a second build asks for no blob."""
+    digest = layout(tmp_path / "layout", tmp_path / "local")
+    offers = dockerfile(tmp_path / "ctx", "FROM base\nCOPY Dockerfile /three\n")
+    offers.stores["mine"] = tmp_path / "layout"
+    opts = {"context:base": f"oci-layout://mine@{digest}"}
+    found = out(offers, tmp_path / "out")
+    with client.session(offers) as session:
+        client.dockerfile(session, opts=opts, exporters=[("local", {})])
+        asked = len(offers.asked)
+        client.dockerfile(session, opts=opts, exporters=[("local", {})])
+
+    assert sorted(path.name for path in found.iterdir()) == ["one", "three", "two"]
+    assert [what for what in offers.asked[asked:] if what.startswith("blob")] == []
+
+
+def test_only_the_blobs_that_are_needed_are_asked_for(client: Client, tmp_path: Path):
+    """What is copied lies in the upper layer."""
+    digest = layout(tmp_path / "layout", tmp_path / "local")
+    offers = dockerfile(tmp_path / "ctx", "FROM scratch\nCOPY --from=base /nothing* /two /\n")
+    offers.stores["mine"] = tmp_path / "layout"
+    with client.session(offers) as session:
+        client.dockerfile(session, opts={"context:base": f"oci-layout://mine@{digest}"})
+
+    assert len({what for what in offers.asked if what.startswith("blob")}) <= 4  # manifest, config, two layers at most
+
+
+@pytest.mark.parametrize(
+    ("identifier", "words"),
+    [
+        ("oci-layout://none@{digest}", "not found"),
+        ("oci-layout://mine@sha256:" + "0" * 64, "not found"),
+        ("oci-layout://mine:latest", "must be pinned by digest"),
+        ("oci-layout:///etc@{digest}", ""),
+    ],
+)
+def test_a_layout_that_is_not_there_is_told(client: Client, tmp_path: Path, identifier: str, words: str):
+    """No directory of the daemon's machine is ever opened."""
+    digest = layout(tmp_path / "layout", tmp_path / "local")
+    offers = dockerfile(tmp_path / "ctx", "FROM base\n")
+    offers.stores["mine"] = tmp_path / "layout"
+    with client.session(offers) as session, pytest.raises(grpc.RpcError) as failed:
+        client.dockerfile(session, opts={"context:base": identifier.format(digest=digest)})
+
+    assert words in str(failed.value.details()), failed.value
+
+
+def test_other_bytes_than_the_digest_says_are_refused(client: Client, tmp_path: Path):
+    digest = layout(tmp_path / "layout", tmp_path / "local")
+    blob = tmp_path / "layout/blobs" / digest.replace(":", "/")
+    blob.write_bytes(blob.read_bytes().replace(b"application", b"applicatioN", 1))
+    offers = dockerfile(tmp_path / "ctx", "FROM base\n")
+    offers.stores["mine"] = tmp_path / "layout"
+    with client.session(offers) as session, pytest.raises(grpc.RpcError) as failed:
+        client.dockerfile(session, opts={"context:base": f"oci-layout://mine@{digest}"})
+
+    assert "other bytes than the digest says" in str(failed.value.details())
+
+
+def archive(**files: str) -> bytes:
+    """Return a tar archive."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as made:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            made.addfile(info, io.BytesIO(text.encode()))
+    return data.getvalue()
+
+
+def test_a_context_on_standard_input_comes_by_url(client: Client, tmp_path: Path):
+    """E5: what `docker build -` and `buildx build -` send; an archive, and a Dockerfile alone."""
+    offers = Offers(uploads={"one": archive(Dockerfile="FROM scratch\nCOPY a /b\n", a="sent")})
+    found = out(offers, tmp_path / "out")
+    with client.session(offers) as session:
+        opts = {"context": "http://buildkit-session/one"}
+        client.dockerfile(session, opts=opts, exporters=[("local", {})])
+    assert (found / "b").read_text() == "sent"
+
+    offers = Offers(uploads={"two": b"FROM scratch\nADD --chmod=600 <<E /c\nhere\nE\n"})
+    found = out(offers, tmp_path / "out2")
+    with client.session(offers) as session:
+        client.dockerfile(session, opts={"context": "http://buildkit-session/two"}, exporters=[("local", {})])
+    assert (found / "c").read_text() == "here\n"
+
+
+def test_a_stream_that_is_not_offered_is_told(client: Client):
+    for offers in (Offers(), Offers(uploads={"one": b"FROM scratch\n"})):
+        with client.session(offers) as session, pytest.raises(grpc.RpcError) as failed:
+            client.dockerfile(session, opts={"context": "http://buildkit-session/other"})
+        assert "buildkit-session" in str(failed.value.details()) or "from session" in str(failed.value.details())
+        assert details(failed.value) is not None
