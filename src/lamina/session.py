@@ -7,7 +7,7 @@ Pure: this module holds only the shapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -41,6 +41,14 @@ class Session(Protocol):
 
     def credentials(self, host: str) -> Credentials | None:
         """Return what opens the registry at exactly `host` (port included), or None."""
+
+
+@runtime_checkable
+class FetchingTokens(Protocol):
+    """A user who may fetch a registry's tokens without giving the password away."""
+
+    def token(self, host: str, realm: str, service: str, scopes: Sequence[str]) -> tuple[str, float] | None:
+        """Return a bearer token and how many seconds it lives (0.0 when nobody says), or None: ask for credentials."""
 
 
 @runtime_checkable

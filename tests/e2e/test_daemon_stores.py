@@ -16,6 +16,7 @@ import lamina
 from lamina import llb
 from support.buildkit_client import Client, Offers, details
 from support.daemon import running_daemon
+from unit.registry.fake_registry import FakeRegistry
 
 pytestmark = [
     pytest.mark.e2e,
@@ -142,3 +143,24 @@ def test_a_stream_that_is_not_offered_is_told(client: Client):
             client.dockerfile(session, opts={"context": "http://buildkit-session/other"})
         assert "buildkit-session" in str(failed.value.details()) or "from session" in str(failed.value.details())
         assert details(failed.value) is not None
+
+
+@pytest.mark.parametrize("password", ["right", "wrong"])
+def test_a_client_fetches_the_tokens_of_registries_itself(tmp_path: Path, password: str):
+    """E2: the daemon is never told the password."""
+    with FakeRegistry(auth="bearer") as fake, running_daemon(tmp_path / "root", "--debug") as daemon:
+        fake.password = "right"
+        config = tmp_path / "buildkitd.toml"
+        config.write_text(f'[registry."{fake.host}"]\nhttp = true\n')
+        offers = dockerfile(tmp_path / "ctx", "FROM scratch\nCOPY Dockerfile /\n")
+        offers.fetches_tokens, offers.logins = True, {fake.host: ("ann", password)}
+        exporters = [("image", {"name": f"{fake.host}/app:1", "push": "true"})]
+        with Client(daemon.address) as client, client.session(offers) as session:
+            if password == "right":
+                client.dockerfile(session, exporters=exporters)
+            else:
+                with pytest.raises(grpc.RpcError, match="401"):
+                    client.dockerfile(session, exporters=exporters)
+
+    assert any(what.startswith(f"token {fake.host} repository:app:pull,push") for what in offers.asked)
+    assert not any(what.startswith("login") for what in offers.asked)

@@ -5,11 +5,15 @@ Written from the .proto files and what BuildKit's documentation says of the prot
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import socket
 import stat
 import tempfile
 import threading
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import grpc
 from google.rpc.status_pb2 import Status
@@ -66,6 +71,7 @@ class Offers:
         secrets: by id.
         agents: sockets of agents by id.
         logins: (user, password) by host.
+        fetches_tokens: of registries, as docker does, with `logins`.
         uploads: streams by the path of their URL.
         stores: OCI layouts by name.
         outputs: by the number of the exporter: a path for a file, or a directory.
@@ -77,6 +83,7 @@ class Offers:
     secrets: dict[str, bytes] = field(default_factory=dict)
     agents: dict[str, Path] = field(default_factory=dict)
     logins: dict[str, tuple[str, str]] = field(default_factory=dict)
+    fetches_tokens: bool = False
     uploads: dict[str, bytes] = field(default_factory=dict)
     stores: dict[str, Path] = field(default_factory=dict)
     outputs: dict[int, Path] = field(default_factory=dict)
@@ -191,6 +198,8 @@ def _serving(offers: Offers) -> Iterator[tuple[str, list[str]]]:
         "secrets": (services.SECRETS, {"GetSecret": lambda request, context: _secret(offers, request, context)}),
         "auth": (services.AUTH, {"Credentials": lambda request, context: _login(offers, request)}),
     }
+    if offers.fetches_tokens:
+        handlers["auth"][1]["FetchToken"] = lambda request, context: _fetch_token(offers, request, context)
     if offers.agents:
         calls = {
             "CheckAgent": lambda request, context: _check_agent(offers, request, context),
@@ -322,6 +331,22 @@ def _login(offers: Offers, request: auth_pb2.CredentialsRequest) -> Any:
     offers.asked.append(f"login {request.Host}")
     user, password = offers.logins.get(request.Host, ("", ""))
     return auth_pb2.CredentialsResponse(Username=user, Secret=password)
+
+
+def _fetch_token(offers: Offers, request: auth_pb2.FetchTokenRequest, context: grpc.ServicerContext) -> Any:
+    """Ask the realm, as docker's client does."""
+    offers.asked.append(f"token {request.Host} {' '.join(request.Scopes)}")
+    query = urlencode([("service", request.Service), *(("scope", scope) for scope in request.Scopes)])
+    ask = urllib.request.Request(f"{request.Realm}?{query}")
+    if request.Host in offers.logins:
+        text = base64.b64encode(":".join(offers.logins[request.Host]).encode()).decode()
+        ask.add_header("Authorization", f"Basic {text}")
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(ask, timeout=20) as answer:
+            found = json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        context.abort(grpc.StatusCode.UNKNOWN, f"failed to fetch oauth token: unexpected status: {error.code}")
+    return auth_pb2.FetchTokenResponse(Token=found["token"], ExpiresIn=found.get("expires_in", 0))
 
 
 def _check_agent(offers: Offers, request: ssh_pb2.CheckAgentRequest, context: grpc.ServicerContext) -> Any:

@@ -21,6 +21,7 @@ from lamina.engine.options import BuildOptions, BuildResult, Environment
 from lamina.engine.outputs import Built, Exporting, Outlets, Plan
 from lamina.engine.place import Place
 from lamina.engine.recording import Recording
+from lamina.engine.registries import credentials_of
 from lamina.engine.resolve import Resolver
 from lamina.engine.solve import Solver, SolveSettings, entitlements
 from lamina.engine.traced import Traced
@@ -125,7 +126,7 @@ class Job:
                 Place(
                     self.environment,
                     self.cancel,
-                    credentials=self.session.credentials,
+                    credentials=credentials_of(self.session),
                     on_bytes=transfers.moved,
                     on_sent=transfers.sent,
                     platform=self._platform,

@@ -8,6 +8,7 @@ it names any, else from the first directory that has some (dockerd's documentati
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,12 +16,33 @@ from lamina.engine.options import Environment
 from lamina.errors import InputError
 from lamina.registry.endpoint import DOCKER_HUB, HUB_ADDRESS
 from lamina.registry.options import Proxies, RegistryOptions
+from lamina.session import Credentials, FetchingTokens, Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lamina.config.registries import RegistryConfig
+    from lamina.registry.auth import CredentialSource
 
 _MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """Credentials of a user who may fetch tokens: what `FetchingTokens` asks for, and callable as a source."""
+
+    session: Session
+    tokens: FetchingTokens
+
+    def __call__(self, host: str) -> Credentials | None:
+        return self.session.credentials(host)
+
+    def token(self, host: str, realm: str, service: str, scopes: Sequence[str]) -> tuple[str, float] | None:
+        return self.tokens.token(host, realm, service, scopes)
+
+
+def credentials_of(session: Session) -> CredentialSource:
+    """Return what opens registries for a session's user."""
+    return _Own(session, session) if isinstance(session, FetchingTokens) else session.credentials
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit
 
+from lamina.errors import CancelledError, NetworkError
 from lamina.registry.failures import PassingError, RegistryError, TransportError, status_error
 from lamina.registry.http import Request, Response, Transport
 from lamina.registry.options import RegistryOptions
@@ -29,7 +30,7 @@ from lamina.registry.wire import (
     parse_error_body,
     parse_retry_after,
 )
-from lamina.session import Credentials
+from lamina.session import Credentials, FetchingTokens
 
 LEAST_LIFETIME_S = 60.0
 """A token lives this long when its server does not say (token specification)."""
@@ -159,6 +160,8 @@ class Authorizer:
         service = challenge.params.get("service", "")
         # A registry that knows the repository under another name says so in its challenge.
         scopes = list(dict.fromkeys([*names, *challenge.params.get("scope", "")[:2000].split()]))
+        if (token := self._by_user(url, registry, realm, service, scopes)) is not None:
+            return token
         credentials = self._credentials_of(registry)
         trusted = self._options.token_hosts.get(registry, frozenset())
         if fault := realm_fault(url, realm, with_credentials=credentials is not None, trusted=trusted):
@@ -171,6 +174,23 @@ class Authorizer:
             )
         body = self._ask(realm, service, scopes, credentials, registry)
         return self._parse_token(body, registry)
+
+    def _by_user(self, url: str, registry: str, realm: str, service: str, scopes: list[str]) -> _Token | None:
+        """Return a token that the user fetched, None when the user leaves that to us.
+
+        The user would send the password there, whether or not there is one, so the realm must be fit for it.
+        """
+        user, trusted = self._credentials, self._options.token_hosts.get(registry, frozenset())
+        if not isinstance(user, FetchingTokens) or realm_fault(url, realm, with_credentials=True, trusted=trusted):
+            return None
+        try:
+            found = user.token(registry, realm, service, scopes)
+        except CancelledError:
+            raise
+        except NetworkError as error:
+            what = f"no token from {urlsplit(realm).hostname}: {error.what}"
+            raise RegistryError(what, kind="unauthorized", where=registry) from error
+        return self._token(*found, registry) if found is not None else None
 
     def _ask(
         self, realm: str, service: str, scopes: list[str], credentials: Credentials | None, registry: str
@@ -224,12 +244,16 @@ class Authorizer:
         except (ValueError, RecursionError):
             document = None
         document = document if isinstance(document, dict) else {}
+        lifetime = document.get("expires_in")
+        usable = isinstance(lifetime, (int, float)) and not isinstance(lifetime, bool)
         text = document.get("token") or document.get("access_token")
+        return self._token(text, float(lifetime) if usable and lifetime is not None else 0.0, registry)
+
+    def _token(self, text: object, lifetime: float, registry: str) -> _Token:
+        """Return a token that may stand in a header."""
         if not isinstance(text, str) or not text.isascii() or not text.isprintable() or " " in text:
             raise RegistryError("the token server's answer holds no token", kind="protocol", where=registry)
-        lifetime = document.get("expires_in")
-        usable = isinstance(lifetime, (int, float)) and not isinstance(lifetime, bool) and 0 < lifetime < 1e9
-        seconds = float(lifetime) if usable and lifetime is not None else LEAST_LIFETIME_S
+        seconds = lifetime if 0 < lifetime < 1e9 else LEAST_LIFETIME_S
         return _Token(f"Bearer {text}", self._clock() + seconds - min(MARGIN_S, seconds / 4))
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -33,7 +33,8 @@ from lamina.tunnel.peer import Peer
 MAX_SECRET = 500 << 10
 """Most bytes of a secret; BuildKit's limit."""
 _PATIENCE_S = 60.0
-_UNKNOWN, _NOT_FOUND, _UNIMPLEMENTED = 2, 5, 12
+_CLIENT_ID = "lamina"
+_UNKNOWN, _NOT_FOUND, _UNIMPLEMENTED, _UNAVAILABLE = 2, 5, 12, 14
 _ABSENT = (_NOT_FOUND, _UNIMPLEMENTED)
 _PATTERNS = {
     "include-patterns": "local.includepattern",
@@ -163,6 +164,19 @@ class RemoteSession:
         if not answer.Username:
             return Credentials(identity_token=answer.Secret)
         return Credentials(answer.Username, answer.Secret)
+
+    def token(self, host: str, realm: str, service: str, scopes: Sequence[str]) -> tuple[str, float] | None:
+        """Have the client fetch a token, so that its password stays there; None when it does not do that.
+
+        Raises:
+            NetworkError: the token server refused it.
+        """
+        name = "registry-1.docker.io" if host in _HUB else host
+        request = auth_pb2.FetchTokenRequest(
+            ClientID=_CLIENT_ID, Host=name, Realm=realm, Service=service, Scopes=list(scopes)
+        )
+        answer = self._ask(AUTH.FetchToken, request, absent=(*_ABSENT, _UNAVAILABLE))
+        return (answer.Token, float(answer.ExpiresIn)) if answer is not None and answer.Token else None
 
     def upload(self, host: str, path: str) -> Iterator[bytes] | None:
         """Return the client's stream behind a URL, None when it offers no streams."""

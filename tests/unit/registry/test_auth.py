@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from lamina.errors import NetworkError
 from lamina.registry.failures import RegistryError
 from lamina.session import Credentials
 from unit.registry.fake_registry import PASS, FakeRegistry, Handler, digest_of, status
@@ -54,6 +55,66 @@ def test_password_goes_to_the_token_server_only():
 
         kinds = {s.path.split("?")[0]: s.authorization.split(" ")[0] for s in fake.requests}
         assert kinds == {"/v2/app/manifests/1": "Bearer", "/token": "Basic"}
+
+
+class Fetching:
+    """A user who fetches tokens, or says what goes wrong."""
+
+    def __init__(self, token: object = ("theirs", 300.0), *, opens: bool = True) -> None:
+        self.asked: list[tuple[str, str, str, tuple[str, ...]]] = []
+        self._token, self._opens = token, opens
+
+    def __call__(self, host: str) -> Credentials | None:
+        self.asked.append((host, "credentials", "", ()))
+        return Credentials("ann", CANARY) if self._opens else None
+
+    def token(self, host, realm, service, scopes):
+        self.asked.append((host, realm, service, tuple(scopes)))
+        if isinstance(self._token, Exception):
+            raise self._token
+        return self._token
+
+
+def test_a_user_who_fetches_tokens_gives_no_password_away():
+    """E2: the registry sees the user's token; nobody is asked for credentials."""
+    user = Fetching()
+    with FakeRegistry(auth="bearer") as fake, client(fake.host, credentials=user) as registry:
+        fake.tokens.add("theirs")
+        fake.put_manifest(MANIFEST)
+        registry.manifest(ref(fake.host))
+
+        assert user.asked == [(fake.host, f"http://{fake.host}/token", "fake", ("repository:app:pull",))]
+        assert {s.path for s in fake.requests} == {"/v2/app/manifests/1"}
+
+
+def test_a_user_who_leaves_that_to_us_is_asked_for_credentials():
+    user = Fetching(None)
+    with FakeRegistry(auth="bearer") as fake, client(fake.host, credentials=user) as registry:
+        fake.put_manifest(MANIFEST)
+        registry.manifest(ref(fake.host))
+
+        assert [what for _, what, _, _ in user.asked][-1] == "credentials"
+
+
+def test_a_user_is_not_sent_to_a_realm_that_may_see_no_password():
+    user = Fetching(opens=False)
+    with FakeRegistry(auth="bearer") as fake, client(fake.host, credentials=user) as registry:
+        fake.realm = "http://tokens.example/token"
+        fake.put_manifest(MANIFEST)
+        with pytest.raises(RegistryError):
+            registry.manifest(ref(fake.host))
+
+        assert all(what == "credentials" for _, what, _, _ in user.asked)
+
+
+@pytest.mark.parametrize("token", [("has space", 0.0), ("", 0.0), ("caf\u00e9", 1.0), NetworkError("401 from there")])
+def test_a_users_token_that_is_none_is_told(token):
+    with FakeRegistry(auth="bearer") as fake, client(fake.host, credentials=Fetching(token)) as registry:
+        fake.put_manifest(MANIFEST)
+        with pytest.raises(RegistryError) as failed:
+            registry.manifest(ref(fake.host))
+
+    assert failed.value.kind in ("protocol", "unauthorized")
 
 
 def test_anonymous_token():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -20,7 +20,7 @@ from lamina.engine.unpack import unpack_context
 from lamina.errors import NetworkError
 from lamina.layer.magic import is_archive
 from lamina.layer.tree import remove_tree
-from lamina.session import Credentials, Session, Storing, Uploading
+from lamina.session import Credentials, FetchingTokens, Session, Storing, Uploading
 from lamina.state.leases import Lease
 
 _SOON_S = 10.0
@@ -65,12 +65,19 @@ class Unpacked:
         """Ask the session."""
         return self._session.blob(store, digest) if isinstance(self._session, Storing) else None
 
+    def token(self, host: str, realm: str, service: str, scopes: Sequence[str]) -> tuple[str, float] | None:
+        """Ask the session, unless the header has what opens the registry."""
+        if self._given(host) is not None or not isinstance(self._session, FetchingTokens):
+            return None
+        return self._session.token(host, realm, service, scopes)
+
     def credentials(self, host: str) -> Credentials | None:
         """Return what the header holds, else what the session has."""
-        for name in HUB if host in HUB else (host, f"https://{host}", f"http://{host}"):
-            if name in self._credentials:
-                return self._credentials[name]
-        return self._session.credentials(host)
+        return self._given(host) or self._session.credentials(host)
+
+    def _given(self, host: str) -> Credentials | None:
+        names = HUB if host in HUB else (host, f"https://{host}", f"http://{host}")
+        return next((self._credentials[name] for name in names if name in self._credentials), None)
 
 
 class Uploads:
