@@ -164,3 +164,31 @@ def test_a_client_fetches_the_tokens_of_registries_itself(tmp_path: Path, passwo
 
     assert any(what.startswith(f"token {fake.host} repository:app:pull,push") for what in offers.asked)
     assert not any(what.startswith("login") for what in offers.asked)
+
+
+def test_a_client_adds_outputs_once_it_knows_the_result(client: Client, tmp_path: Path):
+    """E5: the hooks of buildx' exporters; numbered on after those of the request."""
+    offers = dockerfile(tmp_path / "ctx", "FROM scratch\nCOPY Dockerfile /\n")
+    offers.exporters = [("local", {})]
+    (tmp_path / "second").mkdir()
+    offers.outputs[1] = tmp_path / "second"
+    with client.session(offers) as session:
+        client.dockerfile(session, exporters=[("image", {"name": "app:1"})], EnableSessionExporter=True)
+
+    assert (tmp_path / "second/Dockerfile").is_file()
+    assert [what for what in offers.asked if "export" in what or "final" in what] == [
+        "exporters for 1 containerimage.config",
+        "finalize containerimage.config.digest,containerimage.descriptor,containerimage.digest,image.name",
+    ]
+
+
+def test_a_clients_hook_that_fails_fails_the_build(client: Client, tmp_path: Path):
+    offers = dockerfile(tmp_path / "ctx", "FROM scratch\nCOPY Dockerfile /\n")
+    offers.exporters, offers.secrets = [("nonsense", {})], {"refuse": b""}
+    with client.session(offers) as session:
+        with pytest.raises(grpc.RpcError, match="nonsense"):
+            client.dockerfile(session, EnableSessionExporter=True)
+        offers.exporters = []
+        with pytest.raises(grpc.RpcError, match="the hook says no"):
+            client.dockerfile(session, EnableSessionExporter=True)
+        client.dockerfile(session)

@@ -31,6 +31,7 @@ from lamina.api.pb import (
     auth_pb2,
     content_pb2,
     control_pb2,
+    exporter_pb2,
     filesync_pb2,
     fsutil_pb2,
     gateway_pb2,
@@ -71,6 +72,7 @@ class Offers:
         secrets: by id.
         agents: sockets of agents by id.
         logins: (user, password) by host.
+        exporters: what is to be exported besides; None without that service.
         fetches_tokens: of registries, as docker does, with `logins`.
         uploads: streams by the path of their URL.
         stores: OCI layouts by name.
@@ -83,6 +85,7 @@ class Offers:
     secrets: dict[str, bytes] = field(default_factory=dict)
     agents: dict[str, Path] = field(default_factory=dict)
     logins: dict[str, tuple[str, str]] = field(default_factory=dict)
+    exporters: list[tuple[str, dict[str, str]]] | None = None
     fetches_tokens: bool = False
     uploads: dict[str, bytes] = field(default_factory=dict)
     stores: dict[str, Path] = field(default_factory=dict)
@@ -208,6 +211,12 @@ def _serving(offers: Offers) -> Iterator[tuple[str, list[str]]]:
         handlers["ssh"] = (services.SSH, calls)
     if offers.uploads:
         handlers["upload"] = (services.UPLOAD, {"Pull": lambda messages, context: _give_upload(offers, context)})
+    if offers.exporters is not None:
+        hooks = {
+            "FindExporters": lambda request, context: _find_exporters(offers, request),
+            "FinalizeExport": lambda request, context: _finalize(offers, request, context),
+        }
+        handlers["exporter"] = (services.EXPORTER, hooks)
     if offers.stores:
         read = {"Read": lambda request, context: _give_blob(offers, request, context)}
         handlers["content"] = (services.CONTENT, read)
@@ -368,6 +377,19 @@ def _forward(offers: Offers, messages: Iterator[Any], context: grpc.ServicerCont
         threading.Thread(target=send, daemon=True).start()
         while data := agent.recv(32 << 10):
             yield ssh_pb2.BytesMessage(data=data)
+
+
+def _find_exporters(offers: Offers, request: exporter_pb2.FindExportersRequest) -> Any:
+    offers.asked.append(f"exporters for {len(request.refs)} {','.join(sorted(request.metadata))}")
+    found = [exporter_pb2.ExporterRequest(Type=kind, Attrs=attrs) for kind, attrs in offers.exporters or ()]
+    return exporter_pb2.FindExportersResponse(exporters=found)
+
+
+def _finalize(offers: Offers, request: exporter_pb2.FinalizeExportRequest, context: grpc.ServicerContext) -> Any:
+    offers.asked.append(f"finalize {','.join(sorted(request.exporter_response))}")
+    if "refuse" in offers.secrets:
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the hook says no")
+    return exporter_pb2.FinalizeExportResponse()
 
 
 def _give_upload(offers: Offers, context: grpc.ServicerContext) -> Iterator[Any]:

@@ -32,6 +32,7 @@ from lamina.engine.recording import argument
 from lamina.engine.upkeep.collect import collect_garbage
 from lamina.errors import InputError, NotYetError
 from lamina.progress import RECEIVED, Sink, StatusEvent, done_for
+from lamina.remote.exporting import finalize_export, find_exporters
 from lamina.remote.session import RemoteSession
 from lamina.session import Credentials, Session
 from lamina.solver.runs import Runs, Shared
@@ -177,11 +178,6 @@ class Builder:
     ) -> BuildResult:
         sink = tally.through(Clipping(self._settings.log_limits).through(build.sink))
         with self._session(request, build, sink) as session:
-            outlets = None
-            if any(map(goes_to_client, plan.specs)):
-                if not isinstance(session, RemoteSession):
-                    raise InputError("an output goes to the client, which offers no session")
-                outlets = ClientOutlets(session, plan.specs)
             job = Job(
                 options,
                 plan,
@@ -189,7 +185,7 @@ class Builder:
                 self._environment,
                 sink,
                 build.cancel,
-                outlets=outlets,
+                outlets=_outlets(plan, session),
                 client=_described(request),
                 shared=self._shared,
                 parent=parent,
@@ -198,11 +194,17 @@ class Builder:
                 self._builds.tell(request.Ref)
                 try:
                     found = self._frontend(request, build, job)
+                    if request.EnableSessionExporter and isinstance(session, RemoteSession):
+                        more = find_exporters(session, found.metadata, [ref.graph.target[0] for ref in found.each()])
+                        job.plan = plan_of([*exporters_of(request), *more])
+                        job.outlets = _outlets(job.plan, session)
                     asked = Invocation(request.Frontend, dict(request.FrontendAttrs))
                     result = job.deliver(wanted(found, asked))
                 finally:
                     tally.figures = job.recording.figures
                 job.recording.succeeded(result)
+                if request.EnableSessionExporter and isinstance(session, RemoteSession):
+                    finalize_export(session, response_of(result.metadata))
                 collect_garbage(job.place)
                 return result
 
@@ -295,6 +297,19 @@ class Builder:
             tags=[name for one in exporters for name in one.Attrs.get("name", "").split(",") if name],
             origin=request.FrontendAttrs.get("vcs:source", "") or request.FrontendAttrs.get("context", ""),
         )
+
+
+def _outlets(plan: Plan, session: Session) -> ClientOutlets | None:
+    """Return the way of those outputs that go to the client.
+
+    Raises:
+        InputError: it offers no session.
+    """
+    if not any(map(goes_to_client, plan.specs)):
+        return None
+    if not isinstance(session, RemoteSession):
+        raise InputError("an output goes to the client, which offers no session")
+    return ClientOutlets(session, plan.specs)
 
 
 class _Transfers:

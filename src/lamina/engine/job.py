@@ -73,7 +73,7 @@ class Job:
     Args:
         options: may be replaced (`job.options = ...`) until the solver is first used.
         plan: the outputs.
-        outlets: where outputs go that do not go to this machine.
+        outlets: where outputs go that do not go to this machine; it and the plan may be replaced until `deliver`.
         client: what the client of a daemon said of the build, for the record.
         shared: with other builds in this process.
         parent: the span that asked for the build.
@@ -112,7 +112,7 @@ class Job:
         self.trace = BuildTrace(parent, is_served=self.is_served)
         self._outer, self.cancel = self.trace.through(sink), cancel
         self._platform = platform or host_platform()
-        self._outlets, self._stdout = outlets, stdout
+        self.outlets, self._stdout = outlets, stdout
         self.started = time.time()
         self.invocation: Invocation | None = None
         self.materials: list[Material] = []
@@ -200,7 +200,7 @@ class Job:
             if caches is not None:
                 caches.put_inline(built, solver)
             exporting = Exporting(
-                self.place, self.plan, built, solver.packer.finish, self.options, self._stdout, self.sink, self._outlets
+                self.place, self.plan, built, solver.packer.finish, self.options, self._stdout, self.sink, self.outlets
             )
             return exporting.run()
 

@@ -18,7 +18,7 @@ LLB_CAPS = frozenset(
         *("exec.mount.cache.content", "exec.cgroup", "exec.secretenv", "exec.validexitcode", "file.base"),
         *("file.rm.wildcard", "file.copy.includeexcludepatterns", "file.copy.alwaysreplaceexistingdestpaths"),
         *("file.copy.modestring", "file.symlink.create", "constraints", "platform", "meta.ignorecache"),
-        *("meta.description", "meta.exportcache", "mergeop", "diffop", "exporter.multiple"),
+        *("meta.description", "meta.exportcache", "mergeop", "diffop", "exporter.multiple", "exporter.session"),
         *(
             "exporter.image.annotations",
             "exporter.image.attestations",

@@ -137,7 +137,7 @@ class RemoteSession:
         Raises:
             InputError: it is larger than `MAX_SECRET`.
         """
-        answer = self._ask(SECRETS.GetSecret, secrets_pb2.GetSecretRequest(ID=secret_id))
+        answer = self.ask(SECRETS.GetSecret, secrets_pb2.GetSecretRequest(ID=secret_id))
         if answer is None:
             return None
         if len(answer.data) > MAX_SECRET:
@@ -150,7 +150,7 @@ class RemoteSession:
             if ssh_id not in self._agents:
                 # a client that knows agents, but not this one, says so with no code of its own
                 request = ssh_pb2.CheckAgentRequest(ID=ssh_id)
-                there = self._ask(SSH.CheckAgent, request, absent=(_UNKNOWN, *_ABSENT)) is not None
+                there = self.ask(SSH.CheckAgent, request, absent=(_UNKNOWN, *_ABSENT)) is not None
                 self._agents[ssh_id] = ForwardedAgent(self._peer, ssh_id, self._cancel) if there else None
             agent = self._agents[ssh_id]
         return agent.socket if agent is not None else None
@@ -158,7 +158,7 @@ class RemoteSession:
     def credentials(self, host: str) -> Credentials | None:
         """Return what opens the registry at `host`, None when the client has nothing for it."""
         name = "registry-1.docker.io" if host in _HUB else host
-        answer = self._ask(AUTH.Credentials, auth_pb2.CredentialsRequest(Host=name))
+        answer = self.ask(AUTH.Credentials, auth_pb2.CredentialsRequest(Host=name))
         if answer is None or not (answer.Username or answer.Secret):
             return None
         if not answer.Username:
@@ -175,7 +175,7 @@ class RemoteSession:
         request = auth_pb2.FetchTokenRequest(
             ClientID=_CLIENT_ID, Host=name, Realm=realm, Service=service, Scopes=list(scopes)
         )
-        answer = self._ask(AUTH.FetchToken, request, absent=(*_ABSENT, _UNAVAILABLE))
+        answer = self.ask(AUTH.FetchToken, request, absent=(*_ABSENT, _UNAVAILABLE))
         return (answer.Token, float(answer.ExpiresIn)) if answer is not None and answer.Token else None
 
     def upload(self, host: str, path: str) -> Iterator[bytes] | None:
@@ -194,8 +194,15 @@ class RemoteSession:
         """Return what sends files to the client's directory for the output of that number."""
         return lambda folder, items: send_files(self._peer, number, folder, items, self._cancel)
 
-    def _ask(self, method: Method, request: Any, absent: tuple[int, ...] = _ABSENT) -> Any:
-        """Call, and return the answer; None when the client does not have what is asked for."""
+    def ask(self, method: Method, request: Any, absent: tuple[int, ...] = _ABSENT) -> Any:
+        """Call, and return the answer; None when the client does not have what is asked for.
+
+        Args:
+            absent: gRPC codes that say so.
+
+        Raises:
+            NetworkError: it fails in another way, or went away.
+        """
         if not self.offers(method):
             return None
         try:
