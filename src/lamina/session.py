@@ -7,7 +7,7 @@ Pure: this module holds only the shapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -59,9 +59,22 @@ class Uploading(Protocol):
         """Return the stream behind a URL of that host and path, or None when none was offered."""
 
 
+class BlobStore(Protocol):
+    """Blobs of the user's, by their digests."""
+
+    def has(self, digest: str) -> bool:
+        """Tell whether a blob is there."""
+
+    def read(self, digest: str) -> Iterator[bytes]:
+        """Yield a blob's bytes, not verified."""
+
+    def write(self, digest: str, size: int, pieces: Iterable[bytes]) -> None:
+        """Write a blob, unless it is there."""
+
+
 @runtime_checkable
 class Storing(Protocol):
     """A session that may also have blobs, in stores that have names."""
 
-    def blob(self, store: str, digest: str) -> Iterator[bytes] | None:
-        """Return the bytes of a blob, not verified, or None when no stores were offered."""
+    def store(self, name: str) -> BlobStore | None:
+        """Return one store, or None when none were offered."""

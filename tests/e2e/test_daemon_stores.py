@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -14,7 +16,8 @@ import pytest
 
 import lamina
 from lamina import llb
-from support.buildkit_client import Client, Offers, details
+from lamina.api.pb import control_pb2
+from support.buildkit_client import Client, Offers, details, new_ref
 from support.daemon import running_daemon
 from unit.registry.fake_registry import FakeRegistry
 
@@ -26,9 +29,16 @@ pytestmark = [
 ]
 
 
+@contextmanager
+def client_of(root: Path) -> Iterator[Client]:
+    """Run a daemon with a client."""
+    with running_daemon(root) as daemon, Client(daemon.address) as found:
+        yield found
+
+
 @pytest.fixture
 def client(tmp_path: Path):
-    with running_daemon(tmp_path / "root") as daemon, Client(daemon.address) as found:
+    with client_of(tmp_path / "root") as found:
         yield found
 
 
@@ -55,7 +65,7 @@ def test_a_clients_layout_is_a_base_image(client: Client, tmp_path: Path):
     """B8: `--build-context base=oci-layout://...`; a second build asks for no blob."""
     digest = layout(tmp_path / "layout", tmp_path / "local")
     offers = dockerfile(tmp_path / "ctx", "FROM base\nCOPY Dockerfile /three\n")
-    offers.stores["mine"] = tmp_path / "layout"
+    offers.stores["oci:mine"] = tmp_path / "layout"
     opts = {"context:base": f"oci-layout://mine@{digest}"}
     found = out(offers, tmp_path / "out")
     with client.session(offers) as session:
@@ -71,7 +81,7 @@ def test_only_the_blobs_that_are_needed_are_asked_for(client: Client, tmp_path: 
     """What is copied lies in the upper layer."""
     digest = layout(tmp_path / "layout", tmp_path / "local")
     offers = dockerfile(tmp_path / "ctx", "FROM scratch\nCOPY --from=base /nothing* /two /\n")
-    offers.stores["mine"] = tmp_path / "layout"
+    offers.stores["oci:mine"] = tmp_path / "layout"
     with client.session(offers) as session:
         client.dockerfile(session, opts={"context:base": f"oci-layout://mine@{digest}"})
 
@@ -91,7 +101,7 @@ def test_a_layout_that_is_not_there_is_told(client: Client, tmp_path: Path, iden
     """No directory of the daemon's machine is ever opened."""
     digest = layout(tmp_path / "layout", tmp_path / "local")
     offers = dockerfile(tmp_path / "ctx", "FROM base\n")
-    offers.stores["mine"] = tmp_path / "layout"
+    offers.stores["oci:mine"] = tmp_path / "layout"
     with client.session(offers) as session, pytest.raises(grpc.RpcError) as failed:
         client.dockerfile(session, opts={"context:base": identifier.format(digest=digest)})
 
@@ -103,7 +113,7 @@ def test_other_bytes_than_the_digest_says_are_refused(client: Client, tmp_path: 
     blob = tmp_path / "layout/blobs" / digest.replace(":", "/")
     blob.write_bytes(blob.read_bytes().replace(b"application", b"applicatioN", 1))
     offers = dockerfile(tmp_path / "ctx", "FROM base\n")
-    offers.stores["mine"] = tmp_path / "layout"
+    offers.stores["oci:mine"] = tmp_path / "layout"
     with client.session(offers) as session, pytest.raises(grpc.RpcError) as failed:
         client.dockerfile(session, opts={"context:base": f"oci-layout://mine@{digest}"})
 
@@ -192,3 +202,52 @@ def test_a_clients_hook_that_fails_fails_the_build(client: Client, tmp_path: Pat
         with pytest.raises(grpc.RpcError, match="the hook says no"):
             client.dockerfile(session, EnableSessionExporter=True)
         client.dockerfile(session)
+
+
+def cached(responses: list[object]) -> list[str]:
+    """Return the steps that were found."""
+    return sorted({vertex.name for response in responses for vertex in response.vertexes if vertex.cached})  # type: ignore[attr-defined]
+
+
+def test_a_cache_in_a_directory_of_the_clients_goes_there_and_comes_back(tmp_path: Path):
+    """D8: another daemon finds everything; the client is told which manifest to name."""
+    offers = dockerfile(tmp_path / "ctx", "FROM scratch AS a\nCOPY Dockerfile /a\nFROM scratch\nCOPY --from=a /a /b\n")
+    offers.stores["local:/their/cache"] = tmp_path / "cache"
+    (tmp_path / "cache").mkdir()
+    to = control_pb2.CacheOptionsEntry(Type="local", Attrs={"dest": "/their/cache", "mode": "max"})
+    with (
+        running_daemon(tmp_path / "one") as daemon,
+        Client(daemon.address) as client,
+        client.session(offers) as session,
+    ):
+        response = client.dockerfile(session, Cache=control_pb2.CacheOptions(Exports=[to]))
+        sent = [what for what in offers.asked if what.startswith("keep")]
+        client.dockerfile(session, Cache=control_pb2.CacheOptions(Exports=[to]))
+        again = [what for what in offers.asked if what.startswith("keep")][len(sent) :]
+    manifest = json.loads(response["cache.manifest"])
+    from_ = control_pb2.CacheOptionsEntry(Type="local", Attrs={"src": "/their/cache", "digest": manifest["digest"]})
+    ref = new_ref()
+    with (
+        running_daemon(tmp_path / "two") as daemon,
+        Client(daemon.address) as client,
+        client.session(offers) as session,
+    ):
+        client.dockerfile(session, ref, Cache=control_pb2.CacheOptions(Imports=[from_]))
+        found = cached(client.status(ref))
+
+    assert len(sent) >= 4 and len(again) <= 3  # two layers, config, document, manifest; then no layer
+    assert [name for name in found if "COPY" in name] == [
+        "[a 1/1] COPY Dockerfile /a",
+        "[stage-1 1/1] COPY --from=a /a /b",
+    ]
+
+
+def test_a_cache_that_the_client_does_not_offer_costs_time_only(client: Client, tmp_path: Path):
+    """No directory of the daemon's machine is opened in its stead."""
+    offers = dockerfile(tmp_path / "ctx", "FROM scratch\nCOPY Dockerfile /a\n")
+    here = control_pb2.CacheOptionsEntry(Type="local", Attrs={"dest": str(tmp_path / "here"), "ignore-error": "true"})
+    from_ = control_pb2.CacheOptionsEntry(Type="local", Attrs={"src": "/", "digest": "sha256:" + "0" * 64})
+    with client.session(offers) as session:
+        client.dockerfile(session, Cache=control_pb2.CacheOptions(Exports=[here], Imports=[from_]))
+
+    assert not (tmp_path / "here").exists()

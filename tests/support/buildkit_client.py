@@ -6,6 +6,7 @@ Written from the .proto files and what BuildKit's documentation says of the prot
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import socket
@@ -75,7 +76,7 @@ class Offers:
         exporters: what is to be exported besides; None without that service.
         fetches_tokens: of registries, as docker does, with `logins`.
         uploads: streams by the path of their URL.
-        stores: OCI layouts by name.
+        stores: directories with blobs, by the ids of content stores (`oci:NAME`, `local:DIR`, `export`).
         outputs: by the number of the exporter: a path for a file, or a directory.
         sent: bytes of file contents that were sent, by directory name.
         asked: what was asked for, in order.
@@ -218,8 +219,12 @@ def _serving(offers: Offers) -> Iterator[tuple[str, list[str]]]:
         }
         handlers["exporter"] = (services.EXPORTER, hooks)
     if offers.stores:
-        read = {"Read": lambda request, context: _give_blob(offers, request, context)}
-        handlers["content"] = (services.CONTENT, read)
+        content = {
+            "Info": lambda request, context: _tell_blob(offers, request, context),
+            "Read": lambda request, context: _give_blob(offers, request, context),
+            "Write": lambda requests, context: _take_blob(offers, requests, context),
+        }
+        handlers["content"] = (services.CONTENT, content)
     server = grpc.server(ThreadPoolExecutor(32))
     methods = []
     for service, calls in handlers.values():
@@ -403,15 +408,46 @@ def _give_upload(offers: Offers, context: grpc.ServicerContext) -> Iterator[Any]
         yield upload_pb2.BytesMessage(data=data[start : start + 100_000])
 
 
+def _blob(offers: Offers, digest: str, context: grpc.ServicerContext) -> Path:
+    store = (_metadata(context, "buildkit-attachable-store-id") or [""])[0]
+    if store not in offers.stores:
+        context.abort(grpc.StatusCode.NOT_FOUND, f"no content store {store}: not found")
+    return offers.stores[store] / "blobs" / digest.replace(":", "/")
+
+
+def _tell_blob(offers: Offers, request: content_pb2.InfoRequest, context: grpc.ServicerContext) -> Any:
+    path = _blob(offers, request.digest, context)
+    if not path.is_file():
+        context.abort(grpc.StatusCode.NOT_FOUND, f"{request.digest}: not found")
+    return content_pb2.InfoResponse(info=content_pb2.Info(digest=request.digest, size=path.stat().st_size))
+
+
 def _give_blob(offers: Offers, request: content_pb2.ReadContentRequest, context: grpc.ServicerContext) -> Iterator[Any]:
-    name = (_metadata(context, "buildkit-attachable-store-id") or [""])[0].removeprefix("oci:")
     offers.asked.append(f"blob {request.digest}")
-    path = offers.stores.get(name, Path("/nonexistent")) / "blobs" / request.digest.replace(":", "/")
+    path = _blob(offers, request.digest, context)
     if not path.is_file():
         context.abort(grpc.StatusCode.NOT_FOUND, f"{request.digest}: not found")
     data = path.read_bytes()
     for start in range(0, len(data), 100_000):
         yield content_pb2.ReadContentResponse(offset=start, data=data[start : start + 100_000])
+
+
+def _take_blob(offers: Offers, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+    """Keep a blob if it is what it is said to be."""
+    data = bytearray()
+    for request in requests:
+        if request.offset != len(data):
+            context.abort(grpc.StatusCode.OUT_OF_RANGE, f"{request.offset} instead of {len(data)}")
+        data += request.data
+        if request.action == content_pb2.COMMIT:
+            found = "sha256:" + hashlib.sha256(data).hexdigest()
+            if (found, len(data)) != (request.expected, request.total):
+                context.abort(grpc.StatusCode.FAILED_PRECONDITION, "unexpected commit digest")
+            path = _blob(offers, found, context)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            offers.asked.append(f"keep {found}")
+        yield content_pb2.WriteContentResponse(action=request.action, offset=len(data))
 
 
 def _take_output(offers: Offers, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:

@@ -34,7 +34,7 @@ from lamina.errors import InputError, NotYetError
 from lamina.progress import RECEIVED, Sink, StatusEvent, done_for
 from lamina.remote.exporting import finalize_export, find_exporters
 from lamina.remote.session import RemoteSession
-from lamina.session import Credentials, Session
+from lamina.session import BlobStore, Credentials, Session
 from lamina.solver.runs import Runs, Shared
 from lamina.solver.slots import Slots
 from lamina.tracing.context import TraceContext
@@ -76,7 +76,7 @@ class NoSession:
         """Return nothing."""
         return None
 
-    def blob(self, store: str, digest: str) -> Iterator[bytes] | None:
+    def store(self, name: str) -> BlobStore | None:
         """Return nothing."""
         return None
 
@@ -283,9 +283,6 @@ class Builder:
         exports = [cache_text(one.Type, one.Attrs) for one in cache.Exports]
         if cache.ExportRefDeprecated:
             exports.append(cache_text("registry", {"ref": cache.ExportRefDeprecated, **cache.ExportAttrsDeprecated}))
-        for text in (*imports, *exports):
-            if text.startswith("type=local"):
-                raise NotYetError("a cache in a directory of the client's", hint="use type=registry, or type=inline")
         return replace(
             options,
             cache_from=list(dict.fromkeys([*imports, *options.cache_from])),

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lamina.cache.backend import CacheBackend
 from lamina.cache.spec import CacheSpec
-from lamina.errors import NotYetError
+from lamina.errors import InputError, NotYetError
 
 if TYPE_CHECKING:
     from lamina.engine.place import Place
+    from lamina.oci.descriptor import Descriptor
 
 
-def open_backend(spec: CacheSpec, place: Place) -> CacheBackend:
+def open_backend(
+    spec: CacheSpec, place: Place, published: Callable[[Descriptor], None] = lambda _manifest: None
+) -> CacheBackend:
     """Return the backend for a cache's place.
+
+    Args:
+        published: is told what was written where that is the user's business to name.
 
     Raises:
         NotYetError: none for this type.
@@ -28,6 +35,13 @@ def open_backend(spec: CacheSpec, place: Place) -> CacheBackend:
             host = Reference.parse(spec.attributes["ref"]).registry
             registry = place.insecure_registry(host)
         return RegistryCache(spec, registry)
+    if spec.type == "local" and place.stores is not None:  # a client far away: never directories here
+        from lamina.cache.backends.client import ClientCache
+
+        store = place.stores(f"local:{spec.attributes.get('dest') or spec.attributes['src']}")
+        if store is None:
+            raise InputError("the client offers no directory for a cache", where=spec.shown())
+        return ClientCache(spec, store, place.cancel, published)
     if spec.type == "local":
         from lamina.cache.backends.local import LocalCache
 

@@ -7,6 +7,7 @@ whether a build succeeds.
 from __future__ import annotations
 
 import base64
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,6 +28,7 @@ from lamina.engine.options import BuildOptions
 from lamina.engine.place import Place
 from lamina.errors import CancelledError, Error
 from lamina.layer.compress import Compression
+from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest
 from lamina.progress import LogEvent, Sink, VertexEvent, WarningEvent, doing
 from lamina.snapshot.rows import LayerGoneError, LayerRow, parse_origin
@@ -46,6 +48,7 @@ class Caches:
 
     Attributes:
         cache: what the solver asks.
+        metadata: what to tell the user of the exports.
         elsewhere: what the sources know, for explaining a miss.
         pack_all: some export wants every step's result packed.
     """
@@ -60,6 +63,7 @@ class Caches:
             CacheSource(spec, partial(self._open, spec), partial(self._importing, spec)) for spec in self._from
         ]
         self.elsewhere = Elsewhere(self._sources)
+        self.metadata: dict[str, str] = {}
         self.cache = TravelCache(records, place.layers, self._sources, self._cannot_read)
         self._mounts = TravellingMounts(place, options.context, self._sources, self._warn)
         self._exports = [self._start(spec) for spec in self._to if spec.type != "inline"]
@@ -191,7 +195,11 @@ class Caches:
         return CacheExport(spec, lambda: self._open(spec), self._open_layer, self._place.cancel)
 
     def _open(self, spec: CacheSpec) -> CacheBackend:
-        return open_backend(spec, self._place)
+        return open_backend(spec, self._place, self._publish)
+
+    def _publish(self, manifest: Descriptor) -> None:
+        """Note what the user is to name: BuildKit's clients write it into the `index.json` of their directory."""
+        self.metadata["cache.manifest"] = json.dumps(manifest.to_json())
 
     def _open_layer(self, row: LayerRow) -> BinaryIO:
         assert row.blob is not None

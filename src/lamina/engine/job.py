@@ -134,7 +134,7 @@ class Job:
                 )
             )
             if isinstance(self.session, Storing):
-                self.place.images.blobs = self.session.blob
+                self.place.stores = self.place.images.stores = self.session.store
             self.recording = stack.enter_context(Recording(self.place, self.options, self._outer, self._client))
             stack.enter_context(Traced(self))
             self.sink = self.recording.sink
@@ -209,6 +209,7 @@ class Job:
             result = without_gone_layers(caches, self.place, carry_out)
             if caches is not None:
                 caches.export(solver)
+                result = replace(result, metadata={**result.metadata, **caches.metadata})
         return replace(
             result, timings=solver.timings, build=self.recording.id, explanations=self.recording.explanations
         )

@@ -24,7 +24,7 @@ from lamina.layer.tree import remove_tree
 from lamina.oci.platform import Platform, host_platform
 from lamina.registry.client import Registry
 from lamina.registry.options import RegistryOptions
-from lamina.session import Credentials
+from lamina.session import BlobStore, Credentials
 from lamina.snapshot.layers import Layers
 from lamina.snapshot.rows import LayerRow, parse_origin, parse_origin_index
 from lamina.solver.protocol import UnknowableError
@@ -81,6 +81,7 @@ class Place:
         self._credentials, self._on_bytes, self._on_sent, self._notify = credentials, on_bytes, on_sent, notify
         self._insecure: dict[str, Registry] = {}
         self.cache_specs: dict[str, CacheSpec] = {}
+        self.stores: Callable[[str], BlobStore | None] | None = None
         self._beside: list[tuple[threading.Thread, threading.Event]] = []
         self.state = State(root)
         self.room = Room(self, environment.gc.max_storage)

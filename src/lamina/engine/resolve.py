@@ -66,7 +66,7 @@ class Resolver:
 
     def _layout(self, name: str, platform: Platform) -> ResolvedImage:
         path, tag, digest = split_layout(name.removeprefix(LAYOUT))
-        if self._place.images.blobs is not None:  # a client far away names its own stores, never directories here
+        if self._place.images.stores is not None:  # a client far away names its own stores, never directories here
             if digest is None:
                 raise InputError("an OCI layout of a client must be pinned by digest", where=name)
             return self._place.images.from_layout(Reference.parse(f"{path}@{digest}"), platform, path)

@@ -20,13 +20,13 @@ from lamina.cancel import Cancel
 from lamina.errors import InputError
 from lamina.layer.entry import Item
 from lamina.remote import synced
-from lamina.remote.content import read_blob
+from lamina.remote.content import ClientStore
 from lamina.remote.packets import header_pairs
 from lamina.remote.receive import Receiver
 from lamina.remote.send import open_file, send_files
 from lamina.remote.ssh import ForwardedAgent
 from lamina.remote.upload import pull
-from lamina.session import Credentials
+from lamina.session import BlobStore, Credentials
 from lamina.tunnel.call import RpcError
 from lamina.tunnel.peer import Peer
 
@@ -182,9 +182,9 @@ class RemoteSession:
         """Return the client's stream behind a URL, None when it offers no streams."""
         return pull(self._peer, host, path, self._cancel) if self.offers(UPLOAD.Pull) else None
 
-    def blob(self, store: str, digest: str) -> Iterator[bytes] | None:
-        """Return a blob of one of the client's stores, not verified; None when it offers none."""
-        return read_blob(self._peer, store, digest, self._cancel) if self.offers(CONTENT.Read) else None
+    def store(self, name: str) -> BlobStore | None:
+        """Return one of the client's stores, None when it offers none."""
+        return ClientStore(self._peer, name, self._cancel) if self.offers(CONTENT.Read) else None
 
     def send_stream(self, number: int) -> BinaryIO:
         """Return the client's file for the output of that number."""

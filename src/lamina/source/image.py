@@ -24,6 +24,7 @@ from lamina.oci.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_any
 from lamina.oci.platform import Platform, choose_platform
 from lamina.oci.reference import Reference
 from lamina.registry.client import Registry
+from lamina.session import BlobStore
 from lamina.snapshot.layers import Layers
 from lamina.snapshot.rows import LayerRow, dump_origin, parse_origin
 from lamina.state.db import State
@@ -31,8 +32,8 @@ from lamina.store.store import Store
 
 _MAX_DEPTH = 8
 
-Blobs = Callable[[str, str], Iterator[bytes] | None]
-"""Gives a blob, not verified, by the names of its store and its digest; None when there are no stores."""
+Stores = Callable[[str], BlobStore | None]
+"""Gives one of the client's stores by its id; None when there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class ImageSource:
         platform: what images are chosen for when an op names no platform.
 
     Attributes:
-        blobs: the stores of the build's client, where it is one that cannot name directories here; None otherwise.
+        stores: those of the build's client, where it is one that cannot name directories here; None otherwise.
     """
 
     def __init__(
@@ -79,8 +80,8 @@ class ImageSource:
         self._known: dict[tuple[str, str], ResolvedImage] = {}
         self._guard = threading.Lock()
         self._layouts: dict[str, Path] = {}
-        self.blobs: Blobs | None = None
-        self._stores: list[str] = []
+        self.stores: Stores | None = None
+        self._seen_stores: list[str] = []
 
     def offer_layout(self, name: str, path: Path) -> None:
         """Make the layout at `path` known as the source of `oci-layout://name@...`."""
@@ -115,7 +116,7 @@ class ImageSource:
             InputError: no such layout, or no such image in it; NetworkError: the client went away.
         """
         name = reference.familiar().partition("@")[0].partition(":")[0]
-        if self.blobs is not None and reference.digest is not None:
+        if self.stores is not None and reference.digest is not None:
             return self._from_client(store or name, reference, reference.digest, platform or self._platform)
         path = self._layouts.get(name)
         if path is None or reference.digest is None:
@@ -174,8 +175,8 @@ class ImageSource:
 
     def _from_client(self, store: str, reference: Reference, digest: Digest, platform: Platform) -> ResolvedImage:
         """Return an image of one of the client's stores; its documents are kept here, its layers come when needed."""
-        if store not in self._stores:
-            self._stores.append(store)
+        if store not in self._seen_stores:
+            self._seen_stores.append(store)
         top = raw = self._client_document(store, digest, MAX_MANIFEST_BYTES)
         found = parse_any(raw, "", reference.familiar())
         for _ in range(_MAX_DEPTH):
@@ -205,7 +206,7 @@ class ImageSource:
 
     def _client_blob(self, store: str, descriptor: Descriptor) -> None:
         """Bring a layer; where the store has another name by now, those that this build knows are tried."""
-        stores = list(dict.fromkeys([*self._stores, store]))
+        stores = list(dict.fromkeys([*self._seen_stores, store]))
         for number, name in enumerate(stores, 1):
             try:
                 with self._store.ingest(descriptor) as ingest:
@@ -218,12 +219,12 @@ class ImageSource:
                     raise
 
     def _client_pieces(self, store: str, digest: Digest) -> Iterator[bytes]:
-        pieces = self.blobs(store, str(digest)) if self.blobs is not None else None
-        if pieces is None:
+        found = self.stores(f"oci:{store}") if self.stores is not None else None
+        if found is None:
             raise InputError(
                 f"the client offers no OCI layouts, so none named {store!r}", hint="buildctl: --oci-layout NAME=DIR"
             )
-        return pieces
+        return found.read(str(digest))
 
     # -- the three places
 

@@ -20,7 +20,7 @@ from lamina.engine.unpack import unpack_context
 from lamina.errors import NetworkError
 from lamina.layer.magic import is_archive
 from lamina.layer.tree import remove_tree
-from lamina.session import Credentials, FetchingTokens, Session, Storing, Uploading
+from lamina.session import BlobStore, Credentials, FetchingTokens, Session, Storing, Uploading
 from lamina.state.leases import Lease
 
 _SOON_S = 10.0
@@ -61,9 +61,9 @@ class Unpacked:
         """Ask the session."""
         return self._session.upload(host, path) if isinstance(self._session, Uploading) else None
 
-    def blob(self, store: str, digest: str) -> Iterator[bytes] | None:
+    def store(self, name: str) -> BlobStore | None:
         """Ask the session."""
-        return self._session.blob(store, digest) if isinstance(self._session, Storing) else None
+        return self._session.store(name) if isinstance(self._session, Storing) else None
 
     def token(self, host: str, realm: str, service: str, scopes: Sequence[str]) -> tuple[str, float] | None:
         """Ask the session, unless the header has what opens the registry."""
