@@ -10,7 +10,7 @@ from typing import Any
 from lamina.api.pb import control_pb2
 from lamina.csvline import join_csv
 from lamina.engine.outputs import Plan
-from lamina.errors import InputError, NotYetError
+from lamina.errors import InputError
 from lamina.exporter.outputs import STDOUT, OutputSpec, parse_output
 
 _SAME = {"moby": "image", "registry": "registry"}
@@ -44,9 +44,8 @@ def _spec(exporter: control_pb2.Exporter) -> OutputSpec:
     attrs = {name: value for name, value in exporter.Attrs.items() if name not in _DROPPED and name != "dest"}
     if kind in _CLIENTS:
         # where it goes there is the client's business: here it is a stream, or files one by one
-        attrs["dest"] = "client" if kind == "local" else STDOUT
-        if kind in ("oci", "docker") and attrs.get("tar", "").lower() in ("false", "0"):
-            raise NotYetError(f"type={kind},tar=false through the daemon", hint="take the archive, and unpack it")
+        in_pieces = kind == "local" or attrs.get("tar", "").lower() in ("false", "0", "f")
+        attrs["dest"] = "client" if in_pieces else STDOUT
     fields = [f"type={kind}", *(f"{name}={value}" for name, value in sorted(attrs.items()) if value or name != "name")]
     try:
         return parse_output(join_csv(fields))

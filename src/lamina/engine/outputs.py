@@ -17,7 +17,7 @@ from lamina.engine.place import Place
 from lamina.errors import InputError
 from lamina.exporter.export import export
 from lamina.exporter.outputs import OutputSpec, parse_output
-from lamina.exporter.protocol import Outcome, PlatformResult, Receive, Result, Surroundings
+from lamina.exporter.protocol import Keep, Outcome, PlatformResult, Receive, Result, Surroundings
 from lamina.image.assemble import Image, LayerBlob, assemble
 from lamina.layer.compress import Compression
 from lamina.layer.entry import Item
@@ -94,6 +94,9 @@ class Outlets(Protocol):
     def stream(self, number: int) -> BinaryIO | None:
         """Return where the bytes of the output of that number go, None for here. Closed when they are written."""
 
+    def blobs(self, number: int) -> Keep | None:
+        """Return what takes the blobs of the layout of that number, None for here."""
+
     def tree(self, number: int) -> Receive | None:
         """Return what takes the files of the output of that number, None for here."""
 
@@ -157,6 +160,9 @@ class Exporting:
         return self._result(outcomes)
 
     def _export_to(self, number: int, spec: OutputSpec) -> Outcome:
+        keep = self._outlets.blobs(number) if self._outlets is not None else None
+        if keep is not None:
+            return self._export(spec, None, keep=keep)
         stream = self._outlets.stream(number) if self._outlets is not None else None
         if stream is None:
             tree = self._outlets.tree(number) if self._outlets is not None else None
@@ -164,7 +170,9 @@ class Exporting:
         with stream:
             return self._export(spec, stream)
 
-    def _export(self, spec: OutputSpec, stdout: BinaryIO | None, receive: Receive | None = None) -> Outcome:
+    def _export(
+        self, spec: OutputSpec, stdout: BinaryIO | None, receive: Receive | None = None, keep: Keep | None = None
+    ) -> Outcome:
         platforms = tuple(
             PlatformResult(built.platform, partial(self._image, built), partial(self._files, built), built.attestations)
             for built in self._built
@@ -187,6 +195,7 @@ class Exporting:
             stdout=stdout,
             pusher=lambda _insecure: self._place.registry,
             progress=self._progress,
+            keep=keep,
             receive=receive,
         )
         return export(result, spec, surroundings)

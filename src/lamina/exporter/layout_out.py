@@ -19,7 +19,7 @@ from lamina.errors import InputError
 from lamina.exporter.archive import ArchiveWriter
 from lamina.exporter.images import ImageSet, ensure_blob
 from lamina.exporter.outputs import OutputSpec
-from lamina.exporter.protocol import Outcome, Result, Surroundings
+from lamina.exporter.protocol import Keep, Outcome, Result, Surroundings
 from lamina.exporter.target import open_target
 from lamina.image.assemble import Image
 from lamina.oci.descriptor import Descriptor
@@ -65,7 +65,9 @@ def export_layout(result: Result, spec: OutputSpec, images: ImageSet, around: Su
     for layer in bundle.layers:
         around.cancel.check()
         ensure_blob(result, layer)
-    if spec.tar:
+    if around.keep is not None and not spec.tar:
+        give_blobs(bundle, result.store, around.keep, around)
+    elif spec.tar:
         write_archive(bundle, result.store, spec.dest, around)
     else:
         write_directory(bundle, result.store, around.directory / spec.dest, around)
@@ -114,6 +116,14 @@ def write_archive(bundle: Bundle, store: Store, dest: str, around: Surroundings)
         for layer in bundle.layers:
             archive.stream(_blob_path(layer.digest), layer.size, _blob_chunks(store, layer, around))
         archive.close()
+
+
+def give_blobs(bundle: Bundle, store: Store, keep: Keep, around: Surroundings) -> None:
+    """Hand the blobs of a layout to whoever keeps it, layers first. Raises as `export_layout`."""
+    for layer in bundle.layers:
+        keep(layer, _blob_chunks(store, layer, around))
+    for digest, raw in bundle.small.items():
+        keep(Descriptor("", digest, len(raw)), [raw])
 
 
 def write_directory(bundle: Bundle, store: Store, root: Path, around: Surroundings) -> None:

@@ -98,6 +98,10 @@ Receive = Callable[[str, Iterable[Item]], None]
 """Takes a tree of files, given the directory below the destination it belongs in ("" for itself)."""
 
 
+Keep = Callable[[Descriptor, Iterable[bytes]], None]
+"""Takes one blob."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the caller lends to exporters.
@@ -109,6 +113,7 @@ class Surroundings:
         pusher: returns the registry client; the flag says whether insecure registries are allowed.
         progress: is told how far things are.
         umask: permission bits that new files do not get.
+        keep: takes the blobs of a layout where the destination is not on this machine, which writes its index itself.
         receive: takes the files of `type=local` where the destination is not on this machine.
     """
 
@@ -118,6 +123,7 @@ class Surroundings:
     pusher: Callable[[bool], Pusher] | None = None
     progress: Progress = silent
     umask: int = 0o022
+    keep: Keep | None = None
     receive: Receive | None = None
 
 
