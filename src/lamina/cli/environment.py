@@ -61,6 +61,14 @@ def is_traced() -> bool:
     return any(os.environ.get(name, "") not in ("", "none") for name in _COLLECTORS)
 
 
+def default_address() -> str:
+    """Return where the daemon of whoever runs this listens when nothing is said."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(runtime) and (os.geteuid() or in_user_namespace()):
+        return f"unix://{runtime}/lamina/lamina.sock"
+    return "unix:///run/lamina/lamina.sock"
+
+
 def load_environment() -> Environment:
     """Return everything rank 6 needs of the process environment."""
     from pathlib import Path

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _GRACE_S = 10.0
 _GLANCE_S = 1.0
+_LEVELS = {"panic": 50, "fatal": 50, "error": 40, "warn": 30, "warning": 30, "info": 20, "debug": 10, "trace": 10}
+"""BuildKit's names of levels, as `logging` counts them; importing that takes time."""
 _ENTITLEMENTS = ("network.host", "security.insecure", "device")
 
 
@@ -97,7 +99,7 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
     from pathlib import Path
 
     from lamina.bridge.in_process import load_frontends
-    from lamina.cli.environment import load_environment
+    from lamina.cli.environment import default_address, load_environment
     from lamina.cli.signals import cancelling
     from lamina.cli.tracing import tracing
     from lamina.daemon.builder import Settings
@@ -118,7 +120,7 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
         log_limits=_log_limits(),
     )
     plan = running(config, Path(path).parent, load_environment(), given)
-    addresses = args.addr or list(plan.addresses) or [_default_address()]
+    addresses = args.addr or list(plan.addresses) or [default_address()]
     tls = _tls(args, plan)
     gid = _group(args.group) if args.group else config.gid
     inherited = _inherited() if any(address.startswith("fd://") for address in addresses) else []
@@ -127,7 +129,7 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
         server = Server(control.serving())
         with (
             listening(addresses, tls=tls, inherited=inherited, uid=config.uid, gid=gid) as listeners,
-            serving_docker(plan.environment, control, args.docker_addr, server),
+            serving_docker(plan.environment, control, args.docker_addr, server, uid=config.uid, gid=gid),
             _metrics(control, args.metrics_addr),
             _taking_spans(control, config.trace_socket),
         ):
@@ -192,8 +194,7 @@ def _taking_spans(control: Control, path: str) -> Iterator[None]:
 def _log_to_stderr(args: Namespace, config: DaemonConfig) -> None:
     import logging
 
-    levels = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
-    level = logging.DEBUG if args.debug or config.debug else levels.get(config.log_level or "info", logging.DEBUG)
+    level = logging.DEBUG if args.debug or config.debug else _LEVELS[config.log_level or "info"]
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if config.log_format == "json":
         for handler in logging.getLogger().handlers:
@@ -230,15 +231,6 @@ def _tls(args: Namespace, plan: Running) -> TlsFiles | None:
     if not (args.tlscert and args.tlskey):
         raise InputError("TLS needs both --tlscert and --tlskey")
     return TlsFiles(args.tlscert, args.tlskey, args.tlscacert)
-
-
-def _default_address() -> str:
-    from lamina.cli.environment import in_user_namespace
-
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if in_user_namespace() and runtime:
-        return f"unix://{runtime}/lamina/lamina.sock"
-    return "unix:///run/lamina/lamina.sock"
 
 
 def _group(name: str) -> int:
