@@ -242,11 +242,8 @@ def test_nothing_is_lost_and_nothing_left_when_it_dies_amid_builds_of_every_kind
         later = [
             Begun(daemon, again, exporters=[("local", {})]),
             Begun(daemon, sent, exporters=[("local", {})]),
-            Begun(
-                daemon, Offers(outputs={0: tmp_path / "got"}), Definition=download.marshal(), exporters=[("local", {})]
-            ),
+            Begun(daemon, got, Definition=download.marshal(), exporters=[("local", {})]),
         ]
-        (tmp_path / "got").mkdir()
         for begun in later:
             begun.join()
             assert begun.error is None, begun.error
