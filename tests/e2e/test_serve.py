@@ -291,13 +291,16 @@ def test_an_ordinary_user_serves(reachable: Path):
     folder = busybox_context(reachable / "ctx", "FROM base\nRUN id -u > /uid && cat /proc/self/uid_map > /map\n")
     out = reachable / "out"
     out.mkdir()
-    environ = {"XDG_RUNTIME_DIR": str(runtime), "HOME": str(reachable), "LAMINA_HOST": ""}
+    environ = {"XDG_RUNTIME_DIR": str(runtime), "HOME": str(reachable), "LAMINA_HOST": "", "XDG_CONFIG_HOME": ""}
+    (reachable / ".config" / "lamina").mkdir(parents=True)
+    (reachable / ".config" / "lamina" / "buildkitd.toml").write_text("[worker.oci.labels]\nmine = 'yes'\n")
     path = runtime / "lamina" / "lamina.sock"
     daemon = Daemon(root, str(path), prefix=AS_USER, environ=environ, addressed=False)
     with stopping(daemon):
         offers = Offers(dirs={"context": folder, "dockerfile": folder}, outputs={0: out})
         with Client(daemon.address) as client, client.session(offers) as session:
             client.dockerfile(session, exporters=[("local", {}), ("image", {"name": "app"})])
+            (worker,) = client.control["ListWorkers"](control_pb2.ListWorkersRequest()).record
         found = path.stat()
         dial = [*AS_USER, sys.executable, "-m", "lamina", "dial-stdio"]
         dialled = subprocess.run(
@@ -310,6 +313,7 @@ def test_an_ordinary_user_serves(reachable: Path):
         )
         assert daemon.stop() == 0
 
+    assert worker.Labels["mine"] == "yes"
     assert (out / "uid").read_text() == "0\n"
     assert (out / "map").read_text().split()[1] != "4294967295"
     assert (found.st_uid, found.st_mode & 0o777) == (UID, 0o660)

@@ -42,7 +42,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="answer docker's command as well, on unix:///path or tcp://127.0.0.1:port (DOCKER_HOST)",
     )
     add("--root", default="", metavar="DIR", help="where images and cache lie, as `lamina --root`")
-    add("--config", default="", metavar="FILE", help="a buildkitd.toml (/etc/lamina/buildkitd.toml where that is)")
+    add(
+        "--config",
+        default="",
+        metavar="FILE",
+        help="a buildkitd.toml (default: /etc/lamina/buildkitd.toml, ~/.config/lamina/buildkitd.toml for ordinary users)",
+    )
     add("--debug", action="store_true", help="log more")
     add("--group", default="", metavar="GROUP", help="the group that may connect to unix sockets")
     add("--tlscert", default="", metavar="FILE", help="the server's certificate, for tcp://")
@@ -77,13 +82,14 @@ def run(args: Namespace) -> int:
     """Serve, and return the exit code."""
     from pathlib import Path
 
+    from lamina.cli.environment import default_daemon_config
     from lamina.errors import MachineError
 
     try:
         from lamina.daemon.settings import read_config
     except ImportError as error:
         raise MachineError(f"the daemon needs {error.name}", hint="pip install 'lamina[daemon]'") from error
-    path = Path(args.config or "/etc/lamina/buildkitd.toml")
+    path = Path(args.config or default_daemon_config())
     config = read_config(path, must_be=bool(args.config))
     if args.root or config.root:
         os.environ["LAMINA_ROOT"] = os.path.abspath(args.root or config.root)
