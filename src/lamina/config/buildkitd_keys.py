@@ -75,7 +75,6 @@ _SIGNING: Shape = {
     },
 }
 IDLE: Mapping[str, Shape] = {
-    "otel": {"socketPath": str},
     "dns": {"nameservers": [str], "options": [str], "searchDomains": [str]},
     "cache": {"gha": _SIGNING},
     "ghacache": _SIGNING,

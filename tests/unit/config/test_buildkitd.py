@@ -166,11 +166,12 @@ def test_the_example_is_understood():
         },
         gateway_repositories=("frontends.example/team/one",),
         cdi_dirs=("/etc/cdi", "/run/cdi"),
+        trace_socket="/run/lamina/otel.sock",
         history_age="336h",
         history_entries=200,
         registry_connections=6,
         without_meaning=(
-            *("provenanceEnvDir", "otel", "cache", "grpc.debugAddress", "grpc.securityDescriptor"),
+            *("provenanceEnvDir", "cache", "grpc.debugAddress", "grpc.securityDescriptor"),
             *("worker.containerd", "worker.oci.userRemapUnsupported", "worker.oci.snapshotter"),
             *("worker.oci.rootless", "worker.oci.noProcessSandbox", "worker.oci.cniPoolSize"),
             *("worker.oci.proxySnapshotterPath", "worker.oci.stargzSnapshotter", "worker.oci.platforms"),

@@ -46,7 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--config",
         default="",
         metavar="FILE",
-        help="a buildkitd.toml (default: /etc/lamina/buildkitd.toml, ~/.config/lamina/buildkitd.toml for ordinary users)",
+        help="a buildkitd.toml (/etc/lamina/buildkitd.toml; an ordinary user's is in ~/.config/lamina)",
     )
     add("--debug", action="store_true", help="log more")
     add("--group", default="", metavar="GROUP", help="the group that may connect to unix sockets")
