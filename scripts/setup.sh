@@ -100,6 +100,11 @@ test)
     need getfattr attr
     need zsh zsh
     need fish fish
+    need ssh-add openssh-client
+    # not every release of Debian has it
+    if [ ! -x /usr/libexec/docker/cli-plugins/docker-buildx ] && apt-cache show docker-buildx >/dev/null 2>&1; then
+        need docker-buildx docker-buildx
+    fi
     missing="$(printf '%s' "$missing" | tr ' ' '\n' | sort -u | tr '\n' ' ')"
     ;;
 *) fail "usage: scripts/setup.sh demo|test|venv" ;;

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -18,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from lamina.api.pb import control_pb2
 from support.bases import BUSYBOX_STAGE, busybox_context
 from support.buildkit_client import Client, Offers, new_ref
-from support.daemon import Daemon, running_daemon
+from support.daemon import Daemon, running_daemon, stopping
 from support.registry import free_port
 
 needs_root = pytest.mark.skipif(
@@ -26,6 +27,8 @@ needs_root = pytest.mark.skipif(
 )
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl: apt-get install openssl")
 pytestmark = [pytest.mark.e2e, needs_root]
+UID = 65534
+AS_USER = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
 
 
 def serve(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -144,6 +147,9 @@ def test_a_second_daemon_on_an_address_is_refused_and_a_dead_ones_socket_replace
         done = serve(tmp_path, "--addr", f"unix://{daemon.socket}")
         assert done.returncode == 5
         assert "another daemon listens there" in done.stderr
+        done = serve(tmp_path, "--addr", f"unix://{tmp_path}/free", "--docker-addr", f"unix://{daemon.socket}")
+        assert done.returncode == 5
+        assert not (tmp_path / "free").exists()
         daemon.kill()
         assert os.path.exists(daemon.socket)
         daemon.start()
@@ -182,10 +188,11 @@ def test_what_is_wrong_in_the_configuration_is_told_with_its_line(tmp_path: Path
 
 
 def test_the_group_may_connect(tmp_path: Path):
-    with running_daemon(tmp_path / "root", "--group", "65533") as daemon:
-        found = os.stat(daemon.socket)
+    docker = tmp_path / "docker"
+    with running_daemon(tmp_path / "root", "--group", "65533", "--docker-addr", f"unix://{docker}") as daemon:
+        found = [os.stat(path) for path in (daemon.socket, docker)]
 
-    assert (found.st_gid, found.st_mode & 0o777) == (65533, 0o660)
+    assert [(one.st_gid, one.st_mode & 0o777) for one in found] == [(65533, 0o660)] * 2
 
 
 def test_stopping_waits_for_no_idle_client(tmp_path: Path):
@@ -215,6 +222,126 @@ def test_dialling_where_nobody_listens_is_told(tmp_path: Path):
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
 
     assert (done.returncode, "no daemon answers" in done.stderr) == (4, True)
+
+
+def test_a_connection_that_breaks_is_told(tmp_path: Path):
+    """I9: not with a traceback, and not as if all had been well."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        command = [sys.executable, "-m", "lamina", "dial-stdio", "--addr", f"unix://{path}"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdin is not None and process.stderr is not None
+            accepted, _ = listener.accept()
+            process.stdin.write(b"unread")
+            process.stdin.flush()
+            while not accepted.recv(6, socket.MSG_PEEK):
+                pass
+            accepted.close()  # with bytes that nobody read: a reset
+            said = process.stderr.read().decode()
+
+    assert process.returncode == 4
+    assert "the daemon's connection broke" in said
+    assert "Traceback" not in said
+
+
+def test_two_daemons_share_one_state_directory(tmp_path: Path):
+    """What one of them has built, the other finds, also when both build it at once."""
+    out = [tmp_path / "a", tmp_path / "b"]
+    folder = busybox_context(tmp_path / "ctx", "FROM base\nRUN cat /proc/sys/kernel/random/uuid > /once\n")
+    with running_daemon(tmp_path / "root") as one, running_daemon(tmp_path / "root") as other:
+
+        def build(daemon: Daemon, target: Path) -> str:
+            target.mkdir()
+            offers = Offers(dirs={"context": folder, "dockerfile": folder}, outputs={0: target})
+            with Client(daemon.address) as client, client.session(offers) as session:
+                client.dockerfile(session, exporters=[("local", {})])
+            return (target / "once").read_text()
+
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(build, (one, other), out)
+        one.kill()
+        third = build(other, tmp_path / "c")
+
+    assert first == second == third
+
+
+@pytest.fixture
+def reachable(tmp_path: Path) -> Path:
+    """A directory that an ordinary user owns and gets to."""
+    for parent in tmp_path.parents:
+        if not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    os.chown(tmp_path, UID, UID)
+    tmp_path.chmod(0o755)
+    if subprocess.run([*AS_USER, sys.executable, "-c", "import lamina"], check=False, capture_output=True).returncode:
+        pytest.skip("another user cannot read this interpreter or checkout")
+    return tmp_path
+
+
+@pytest.mark.skipif(shutil.which("newuidmap") is None, reason="needs newuidmap: apt-get install uidmap")
+def test_an_ordinary_user_serves(reachable: Path):
+    """H10: rootless, at an address of the user's own that dial-stdio finds, with nothing left in the end."""
+    runtime, root = reachable / "run", reachable / "root"
+    runtime.mkdir(mode=0o700)
+    os.chown(runtime, UID, UID)
+    root.mkdir()
+    os.chown(root, UID, UID)
+    folder = busybox_context(reachable / "ctx", "FROM base\nRUN id -u > /uid && cat /proc/self/uid_map > /map\n")
+    out = reachable / "out"
+    out.mkdir()
+    environ = {"XDG_RUNTIME_DIR": str(runtime), "HOME": str(reachable), "LAMINA_HOST": "", "XDG_CONFIG_HOME": ""}
+    (reachable / ".config" / "lamina").mkdir(parents=True)
+    (reachable / ".config" / "lamina" / "buildkitd.toml").write_text("[worker.oci.labels]\nmine = 'yes'\n")
+    path = runtime / "lamina" / "lamina.sock"
+    daemon = Daemon(root, str(path), prefix=AS_USER, environ=environ, addressed=False)
+    with stopping(daemon):
+        offers = Offers(dirs={"context": folder, "dockerfile": folder}, outputs={0: out})
+        with Client(daemon.address) as client, client.session(offers) as session:
+            client.dockerfile(session, exporters=[("local", {}), ("image", {"name": "app"})])
+            (worker,) = client.control["ListWorkers"](control_pb2.ListWorkersRequest()).record
+        found = path.stat()
+        dial = [*AS_USER, sys.executable, "-m", "lamina", "dial-stdio"]
+        dialled = subprocess.run(
+            dial,
+            env={**os.environ, **environ},
+            input=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
+            capture_output=True,
+            timeout=60,
+            check=True,
+        )
+        assert daemon.stop() == 0
+
+    assert worker.Labels["mine"] == "yes"
+    assert (out / "uid").read_text() == "0\n"
+    assert (out / "map").read_text().split()[1] != "4294967295"
+    assert (found.st_uid, found.st_mode & 0o777) == (UID, 0o660)
+    assert dialled.stdout[3:5] == b"\4\0"
+    assert list((runtime / "lamina").iterdir()) == []
+    assert list((root / "work").iterdir()) == []
+    prune = [*AS_USER, sys.executable, "-m", "lamina", "prune", "--all", "--force"]
+    # what belongs to subordinate ids goes by the user's own hand
+    subprocess.run(prune, env={**os.environ, **environ, "LAMINA_ROOT": str(root)}, check=True, capture_output=True)
+
+
+def test_root_of_a_user_namespace_looks_where_it_would_serve(tmp_path: Path):
+    """I9: uid 0 there is an ordinary user, for both commands."""
+    inside = ["unshare", "--user", "--map-root-user"]
+    if subprocess.run([*inside, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this machine gives no user namespaces")
+    environ = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "LAMINA_HOST": "", "BUILDKIT_HOST": ""}
+    done = subprocess.run(
+        [*inside, sys.executable, "-m", "lamina", "dial-stdio"],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert f"{tmp_path}/lamina/lamina.sock" in done.stderr
 
 
 def test_prometheus_is_told_how_builds_went(tmp_path: Path):

@@ -80,6 +80,9 @@ class Offers:
         outputs: by the number of the exporter: a path for a file, or a directory.
         sent: bytes of file contents that were sent, by directory name.
         asked: what was asked for, in order.
+        hold: nothing of a directory is sent before it is set.
+        stall: by directory name, how many bytes of contents are sent before `resume` is waited for; `stalled` is set
+            then, and `resume` is waited for before an output is taken, too, where `stall_outputs`.
     """
 
     dirs: dict[str, Path] = field(default_factory=dict)
@@ -94,6 +97,14 @@ class Offers:
     sent: dict[str, int] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     hold: threading.Event | None = None
+    stall: dict[str, int] = field(default_factory=dict)
+    stall_outputs: bool = False
+    stalled: threading.Event = field(default_factory=threading.Event)
+    resume: threading.Event = field(default_factory=threading.Event)
+
+    def wait_to_resume(self) -> None:
+        self.stalled.set()
+        self.resume.wait(60)
 
 
 class Client:
@@ -317,6 +328,8 @@ def _send_dir(offers: Offers, packets: Iterator[Packet], context: grpc.ServicerC
         if packet.type == REQ:
             with open(root / files[packet.ID], "rb") as file:
                 while data := file.read(32 << 10):
+                    if offers.sent.get(name, 0) >= offers.stall.get(name, 1 << 60):
+                        offers.wait_to_resume()
                     offers.sent[name] = offers.sent.get(name, 0) + len(data)
                     yield Packet(type=DATA, ID=packet.ID, data=data)
             yield Packet(type=DATA, ID=packet.ID)
@@ -454,6 +467,8 @@ def _take_output(offers: Offers, messages: Iterator[bytes], context: grpc.Servic
     """Take what comes for one exporter: bytes into a file, or the entries of a directory."""
     number = int((_metadata(context, "buildkit-attachable-exporter-id") or ["0"])[0])
     target = offers.outputs[number]
+    if offers.stall_outputs:
+        offers.wait_to_resume()
     if not target.is_dir():
         with open(target, "wb") as file:
             for message in messages:

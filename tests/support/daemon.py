@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,18 +15,35 @@ import grpc
 
 
 class Daemon:
-    """One process. `address` is as grpcio takes it."""
+    """One process. `address` is as grpcio takes it.
 
-    def __init__(self, root: Path, socket: str, *words: str) -> None:
+    Args:
+        root: the state directory; the log lies beside it.
+        words: of the command line, beside the address.
+        prefix: a command that executes what follows, such as setpriv.
+        environ: variables beside this process's.
+        addressed: False where the daemon is to find its address itself, which is `socket`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        socket: str,
+        *words: str,
+        prefix: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+        addressed: bool = True,
+    ) -> None:
         self.root, self.socket, self.address = root, socket, f"unix:{socket}"
         self.log = root.parent / f"{root.name}.log"
-        self._words = words
+        self._words = ("--addr", f"unix://{socket}", *words) if addressed else words
+        self._prefix, self._environ = prefix, {**os.environ, "LAMINA_ROOT": str(root), **(environ or {})}
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "lamina", "serve", "--addr", f"unix://{self.socket}", *self._words]
+        command = [*self._prefix, sys.executable, "-m", "lamina", "serve", *self._words]
         with open(self.log, "ab") as log:
-            process = subprocess.Popen(command, env={**os.environ, "LAMINA_ROOT": str(self.root)}, stderr=log)
+            process = subprocess.Popen(command, env=self._environ, stderr=log)
         try:
             with grpc.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
                 grpc.channel_ready_future(channel).result(60)
@@ -58,10 +75,15 @@ class Daemon:
 @contextmanager
 def running_daemon(root: Path, *words: str) -> Iterator[Daemon]:
     """Run a daemon for as long as the block lasts."""
-    with tempfile.TemporaryDirectory(prefix="lamina-d-") as folder:
-        daemon = Daemon(root, f"{folder}/s", *words)
-        try:
-            yield daemon
-        finally:
-            if daemon.process.poll() is None:
-                daemon.stop()
+    with tempfile.TemporaryDirectory(prefix="lamina-d-") as folder, stopping(Daemon(root, f"{folder}/s", *words)) as it:
+        yield it
+
+
+@contextmanager
+def stopping(daemon: Daemon) -> Iterator[Daemon]:
+    """Stop a daemon when the block ends, if it runs then."""
+    try:
+        yield daemon
+    finally:
+        if daemon.process.poll() is None:
+            daemon.stop()

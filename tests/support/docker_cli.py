@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,6 +76,25 @@ class DockerClient:
         if check and done.returncode:
             raise AssertionError(f"docker {' '.join(map(str, words))}:\n{done.stdout.decode()}\n{done.stderr.decode()}")
         return done
+
+    def on_terminal(self, *words: str | Path, size: tuple[int, int] = (40, 120)) -> tuple[int, str]:
+        """Run a command with a terminal as its streams; return its exit code and all that the terminal was sent."""
+        ours, theirs = os.openpty()
+        termios.tcsetwinsize(theirs, size)
+        environment = {**self.environment, "TERM": "xterm"}
+        command = [self.path, *map(str, words)]
+        with subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+        ) as process:
+            os.close(theirs)
+            seen = b""
+            try:
+                while data := os.read(ours, 65536):
+                    seen += data
+            except OSError:
+                pass  # the last of those who had it open has gone
+            os.close(ours)
+            return process.wait(PATIENCE_S), seen.decode(errors="replace")
 
     def text(self, *words: str | Path, **options: object) -> str:
         """Run a command and return what it printed."""

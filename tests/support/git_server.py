@@ -99,6 +99,7 @@ class Served:
         dumb: only files are served.
         fetches: how often objects were asked for.
         hold: requests are never answered; `gone` tells that a client has hung up.
+        hold_objects: those for objects are not.
         gate: while set and not open, every request waits; `reached` tells that one does.
     """
 
@@ -111,6 +112,7 @@ class Served:
     dumb: bool = False
     fetches: int = 0
     hold: bool = False
+    hold_objects: bool = False
     gone: threading.Event = field(default_factory=threading.Event)
     gate: threading.Event | None = None
     reached: threading.Event = field(default_factory=threading.Event)
@@ -167,7 +169,8 @@ class _Handler(BaseHTTPRequestHandler):
         state = self.state
         given = self.headers.get("Authorization", "")
         state.requests.append((self.command, self.path, given))
-        if state.hold:
+        for_objects = self.command == "POST" and b"command=ls-refs" not in body
+        if state.hold or (state.hold_objects and for_objects):
             state.reached.set()
             self.connection.recv(1)
             state.gone.set()
@@ -187,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
         if state.dumb:
             self._file(path)
             return
-        state.fetches += self.command == "POST" and b"command=ls-refs" not in body
+        state.fetches += for_objects
         self._backend(path, query, body)
 
     def _plain(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:

@@ -61,6 +61,21 @@ def is_traced() -> bool:
     return any(os.environ.get(name, "") not in ("", "none") for name in _COLLECTORS)
 
 
+def default_address() -> str:
+    """Return where the daemon of whoever runs this listens when nothing is said."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(runtime) and (os.geteuid() or in_user_namespace()):
+        return f"unix://{runtime}/lamina/lamina.sock"
+    return "unix:///run/lamina/lamina.sock"
+
+
+def default_daemon_config() -> str:
+    """Return where the daemon's configuration lies when nothing is said: an ordinary user has one of his own."""
+    if os.geteuid() == 0 and not in_user_namespace():
+        return "/etc/lamina/buildkitd.toml"
+    return os.path.join(_config_home(), "lamina", "buildkitd.toml")
+
+
 def load_environment() -> Environment:
     """Return everything rank 6 needs of the process environment."""
     from pathlib import Path
@@ -128,9 +143,12 @@ def _config_files() -> list[str]:
     named = os.environ.get("LAMINA_CONFIG", "")
     if named:
         return [os.path.abspath(named)]
+    return [os.path.join(_config_home(), "lamina", "lamina.toml"), "/etc/lamina/lamina.toml"]
+
+
+def _config_home() -> str:
     config = os.environ.get("XDG_CONFIG_HOME", "")
-    config = config if os.path.isabs(config) else os.path.join(_home(), ".config")
-    return [os.path.join(config, "lamina", "lamina.toml"), "/etc/lamina/lamina.toml"]
+    return config if os.path.isabs(config) else os.path.join(_home(), ".config")
 
 
 def _home() -> str:

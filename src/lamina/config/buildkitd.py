@@ -11,27 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lamina.config.buildkitd_keys import CONTAINERD, IDLE, OCI, ROOT
 from lamina.config.document import Table, parse_document
-from lamina.config.registries import GC_KEYS, POLICY_KEYS, RegistryConfig, parse_registries
+from lamina.config.registries import GC_KEYS, RegistryConfig, parse_registries
 
-_ROOT = (
-    *("root", "debug", "trace", "insecure-entitlements", "proxyNetwork", "provenanceEnvDir", "log", "dns", "grpc"),
-    *("otel", "cdi", "history", "worker", "registry", "frontend", "system", "ghacache"),
-)
-_WORKER = (
-    *GC_KEYS,
-    *("enabled", "platforms", "snapshotter", "rootless", "noProcessSandbox", "binary", "apparmor-profile", "selinux"),
-    *("max-parallelism", "cniPoolSize", "cniConfigPath", "cniBinaryPath", "cniNetworkNamespace", "networkMode"),
-    *("labels", "proxySnapshotterPath", "defaultCgroupParent", "enableUserNSRemap", "userRemapUnsupported"),
-)
 _IDLE_WORKER = (
-    "userRemapUnsupported",
-    "snapshotter",
-    "rootless",
-    "noProcessSandbox",
-    "cniPoolSize",
-    "proxySnapshotterPath",
-    "platforms",
+    *("userRemapUnsupported", "snapshotter", "rootless", "noProcessSandbox", "cniPoolSize"),
+    *("proxySnapshotterPath", "stargzSnapshotter", "platforms", "bridgeName", "bridgeSubnet"),
 )
 _WRONG_WORKER = {
     "apparmor-profile": "AppArmor profiles",
@@ -43,7 +29,7 @@ _WRONG_WORKER = {
     "cniNetworkNamespace": "CNI networks",
 }
 _ENTITLEMENTS = ("network.host", "security.insecure", "device")
-_LEVELS = ("error", "warn", "info", "debug", "trace")
+_LEVELS = ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +55,7 @@ class DaemonConfig:
         trace_socket: where programs beside the daemon hand it spans, "" for nowhere.
         history_age: how long records of builds are kept: seconds, or a text such as `48h`.
         history_entries: how many are; None when nothing is said.
+        registry_connections: at once with one registry in one build, 0 when nothing is said.
         without_meaning: keys that have none here.
     """
 
@@ -93,6 +80,7 @@ class DaemonConfig:
     trace_socket: str = ""
     history_age: str | int = 0
     history_entries: int | None = None
+    registry_connections: int = 0
     without_meaning: tuple[str, ...] = ()
 
 
@@ -106,12 +94,13 @@ def parse_buildkitd(text: str, name: str) -> DaemonConfig:
         InputError: not TOML, an unknown key, a value of another type, or something that is not carried out.
     """
     root = parse_document(text, name).root
-    root.check_known(*_ROOT)
-    idle: list[str] = [key for key in ("trace", "provenanceEnvDir", "ghacache") if key in root.values]
+    root.check_known(*ROOT)
+    root.check_shape({"trace": bool, "provenanceEnvDir": str, **IDLE, "*": None})
+    idle: list[str] = [key for key in ("provenanceEnvDir", "cache", "ghacache") if key in root.values]
     _refuse_root(root)
     fields: dict[str, Any] = {
         "root": root.text("root"),
-        "debug": root.boolean("debug"),
+        "debug": root.boolean("debug") or root.boolean("trace"),
         "entitlements": _entitlements(root),
         "registries": parse_registries(root),
     }
@@ -158,7 +147,7 @@ def _named(root: Table, *names: str) -> list[tuple[str, Table]]:
 def _read_log(root: Table, _idle: list[str]) -> dict[str, Any]:
     for _, table in _named(root, "log"):
         table.check_known("format", "level")
-        level, form = table.text("level"), table.text("format") or "text"
+        level, form = table.text("level").lower(), table.text("format") or "text"
         if level and level not in _LEVELS:
             raise table.fault(f"unknown level {level!r}", "level", hint=", ".join(_LEVELS))
         if form not in ("text", "json"):
@@ -207,10 +196,9 @@ def _read_cdi(root: Table, _idle: list[str]) -> dict[str, Any]:
 
 def _read_worker(root: Table, idle: list[str]) -> dict[str, Any]:
     for _, workers in _named(root, "worker"):
-        workers.check_known("oci", "containerd")
+        workers.check_shape({"oci": OCI, "containerd": CONTAINERD})
         idle += [f"worker.{name}" for name, _ in _named(workers, "containerd")]
         for _, table in _named(workers, "oci"):
-            table.check_known(*_WORKER)
             idle += [f"worker.oci.{key}" for key in _IDLE_WORKER if key in table.values]
             for key, what in _WRONG_WORKER.items():
                 if table.values.get(key):
@@ -219,8 +207,6 @@ def _read_worker(root: Table, idle: list[str]) -> dict[str, Any]:
                 raise table.fault("steps are on the host's network, unless a build says otherwise", "networkMode")
             if "enabled" in table.values and not table.boolean("enabled"):
                 raise table.fault("there is no other worker than this one", "enabled")
-            for policy in table.list_of_tables("gcpolicy"):
-                policy.check_known(*POLICY_KEYS)
             return {
                 "binary": table.text("binary"),
                 "gc": {key: table.values[key] for key in GC_KEYS if key in table.values},
@@ -265,6 +251,6 @@ def _read_history(root: Table, _idle: list[str]) -> dict[str, Any]:
 
 def _read_system(root: Table, idle: list[str]) -> dict[str, Any]:
     for _, table in _named(root, "system"):
-        table.check_known("platformsCacheMaxAge", "maxRegistryConcurrency")
-        idle += [f"system.{key}" for key in table.values]
+        idle += [f"system.{key}" for key in table.values if key == "platformsCacheMaxAge"]
+        return {"registry_connections": table.number("maxRegistryConcurrency")}
     return {}

@@ -22,6 +22,10 @@ from lamina.errors import InputError, SourceRange
 MAX_BYTES = 1 << 20
 Path = tuple[str | int, ...]
 
+Shape = Mapping[str, Any]
+"""What may stand in a table: by key a type, several, a list of what its items are, or the shape of a table (of an array
+of tables: a list of one shape); "*" is for all other keys, and None for whatever anybody likes."""
+
 _HEADER = re.compile(r"\s*(\[\[?)([^\[\]]+|(?:[^\[\]\"']|\"[^\"]*\"|'[^']*')+)\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
 _AT_LINE = re.compile(r"\(at line (\d+), column \d+\)")
@@ -56,6 +60,26 @@ class Table:
                 hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
                 place = f" in {self._name()}" if self.path else ""
                 raise self.fault(f"unknown key {key!r}{place}", key, hint=hint)
+
+    def check_shape(self, shape: Shape) -> None:
+        """Check the keys and the types of all that stands here, and below.
+
+        Raises:
+            InputError: naming the first that does not fit, and its line.
+        """
+        if "*" not in shape:
+            self.check_known(*shape)
+        for key, found in self.values.items():
+            wanted = shape[key] if key in shape else shape["*"]
+            if wanted is None:
+                continue
+            if isinstance(wanted, Mapping):
+                self.table(key).check_shape(wanted)
+            elif isinstance(wanted, list) and isinstance(wanted[0], Mapping):
+                for one in self.list_of_tables(key):
+                    one.check_shape(wanted[0])
+            elif not any(_is_a(found, kind) for kind in (wanted if isinstance(wanted, tuple) else (wanted,))):
+                raise self.fault(f"{key!r} is not {_named(wanted)}", key)
 
     def boolean(self, key: str) -> bool:
         """Return a true or false; false when it is not there."""
@@ -153,6 +177,18 @@ def parse_document(text: str, name: str) -> Document:
         what = _AT_LINE.sub("", str(error)).strip().removesuffix("(at end of document)").strip()
         source = SourceRange(name, line, text=text.replace("\r\n", "\n"))
         raise InputError(f"not TOML: {what or 'nested too deeply'}", source=source) from error
+
+
+def _is_a(found: object, kind: Any) -> bool:
+    if isinstance(kind, list):
+        return isinstance(found, list) and all(type(item) is kind[0] for item in found)
+    return type(found) is kind
+
+
+def _named(wanted: Any) -> str:
+    if isinstance(wanted, tuple):
+        return " or ".join(map(_named, wanted))
+    return "a list of texts" if isinstance(wanted, list) else _TYPES[wanted]
 
 
 def _find_lines(lines: Iterable[str]) -> Iterator[tuple[Path, int]]:

@@ -21,8 +21,10 @@ from lamina.daemon.sessions import Sessions, info_of
 from lamina.daemon.traces import Traces
 from lamina.daemon.worker import worker_record
 from lamina.engine.options import Environment
+from lamina.engine.place import Place
 from lamina.errors import InputError
 from lamina.remote import synced
+from lamina.remote.ssh import sweep_agents
 from lamina.rpc.call import Handler, ServedCall
 from lamina.rpc.connection import Serving
 from lamina.rpc.health import health_service
@@ -44,7 +46,10 @@ class Control:
 
     def __init__(self, environment: Environment, settings: Settings) -> None:
         self._environment, self._settings = environment, settings
+        sweep_agents()
         synced.sweep(environment.root)
+        with Place(environment, Cancel()):
+            pass  # what a daemon that was killed left goes now, and not with the first build
         self.builds, self.sessions = Builds(), Sessions()
         self.traces = Traces(environment.root, environment.tracer)
         self.builder = Builder(environment, settings, self.builds, self.sessions, lambda: [self._worker()], self.traces)

@@ -6,38 +6,19 @@ machine unless clients have to show certificates.
 
 from __future__ import annotations
 
-import errno
 import ipaddress
-import os
 import socket
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from lamina.config.buildkitd import TlsFiles
+from lamina.daemon.unix_socket import unix_listener
 from lamina.errors import InputError, MachineError
 from lamina.rpc.server import Wrap
 from lamina.rpc.tls import server_context, tls_wrap
 from lamina.tunnel.streams import SocketStream
 
 _BACKLOG = 128
-_MODE = 0o660
-
-
-def listen(address: str, *, everywhere: bool = False) -> socket.socket:
-    """Return a listening socket for `unix:///path` or `tcp://127.0.0.1:port`; on other addresses too, if `everywhere`.
-
-    Raises:
-        InputError: it is neither; MachineError: it cannot be listened on.
-    """
-    scheme, separator, rest = address.partition("://")
-    if separator and scheme == "unix" and rest.startswith("/"):
-        return _unix(rest)
-    host, colon, port = rest.rpartition(":")
-    if separator and scheme == "tcp" and colon and port.isascii() and port.isdecimal() and int(port) < 1 << 16:
-        return _tcp(host.removeprefix("[").removesuffix("]"), int(port), address, everywhere=everywhere)
-    raise InputError(f"not an address: {address!r}", hint="unix:///path or tcp://127.0.0.1:port")
 
 
 @contextmanager
@@ -73,12 +54,12 @@ def listening(
                     listeners.append((one, SocketStream if one.family == socket.AF_UNIX else wrap))
                     _check_reach(one, asks_for_certificates)
                 continue
-            listener = stack.enter_context(listen(address, everywhere=asks_for_certificates))
-            if address.startswith("unix://"):
+            if address.startswith("unix:///"):
                 path = address.removeprefix("unix://")
-                stack.callback(Path(path).unlink, missing_ok=True)
-                _give_away(path, uid, gid)
-            listeners.append((listener, wrap if address.startswith("tcp://") else SocketStream))
+                listeners.append((stack.enter_context(unix_listener(path, uid=uid, gid=gid)), SocketStream))
+            else:
+                listener = stack.enter_context(_tcp(address, everywhere=asks_for_certificates))
+                listeners.append((listener, wrap))
         yield listeners
 
 
@@ -112,49 +93,14 @@ def _check_reach(one: socket.socket, asks_for_certificates: bool) -> None:
         raise InputError(f"fd://: whoever can reach {host or 'this socket'} would rule this machine", hint=hint)
 
 
-def _give_away(path: str, uid: int | None, gid: int | None) -> None:
-    if uid is None and gid is None:
-        return
-    try:
-        os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
-    except OSError as error:
-        raise MachineError(f"cannot give {path} to its owner: {error.strerror}") from error
-
-
-def _unix(path: str) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        _remove_stale(path)
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        # nobody may connect before the socket has its mode: its directory entry is made by a rename
-        early = f"{path}.{os.getpid()}"
-        listener.bind(early)
-        os.chmod(early, _MODE)
-        listener.listen(_BACKLOG)
-        os.rename(early, path)
-    except OSError as error:
-        listener.close()
-        raise MachineError(f"cannot listen on unix://{path}: {error.strerror or error}") from error
-    return listener
-
-
-def _remove_stale(path: str) -> None:
-    """Remove the socket of a daemon that died; one that lives keeps its own."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise OSError(errno.EEXIST, "there is something else of that name")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            os.unlink(path)
-            return
-    raise OSError(errno.EADDRINUSE, "another daemon listens there")
-
-
-def _tcp(host: str, port: int, address: str, *, everywhere: bool) -> socket.socket:
+def _tcp(address: str, *, everywhere: bool) -> socket.socket:
+    """Return a listening socket for `tcp://127.0.0.1:port`; for other addresses too, if `everywhere`."""
+    scheme, _, rest = address.partition("://")
+    host, colon, text = rest.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if scheme != "tcp" or not colon or not text.isascii() or not text.isdecimal() or int(text) >= 1 << 16:
+        raise InputError(f"not an address: {address!r}", hint="unix:///path or tcp://127.0.0.1:port")
+    port = int(text)
     try:
         is_here = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError as error:

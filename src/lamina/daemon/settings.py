@@ -68,6 +68,8 @@ def running(config: DaemonConfig, base: Path, environment: Environment, given: S
         changes["runtime"] = config.binary
     if config.registries:
         changes["registries"], changes["registries_base"] = config.registries, base
+    if config.registry_connections:
+        changes["registry_connections"] = config.registry_connections
     if config.history_age or config.history_entries is not None:
         keeping = environment.history
         age_s = parse_seconds(config.history_age, "history.maxAge") or keeping.age_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ def convert_transfer(item: ins.Copy | ins.Add, state: StageState) -> None:
     """Carry out COPY or ADD."""
     given = _expanded(item, state)
     shown = _history(given)
-    title = state.title(shown)
+    title = state.title(_named(given))
     base = state.node if not item.link else None
     actions = _Actions(base)
     for text in given.sources:
@@ -268,6 +269,14 @@ def _one(name: str, has_base: bool) -> pb.UserOpt:
     if name.isascii() and name.isdigit():
         return pb.UserOpt(byID=int(name))
     return pb.UserOpt(byName=pb.NamedUserOpt(name=name, input=0 if has_base else -1))
+
+
+def _named(given: _Given) -> str:
+    """Return what displays show: as in the history, but with the flags as they were written, `--from` above all."""
+    words = given.item.original.split()[1:]
+    flags = list(itertools.takewhile(lambda word: word.startswith("--"), words))
+    names = [*given.sources, *(f"<<{document.name}" for document in given.item.inline)]
+    return " ".join([given.item.keyword, *flags, *names, given.dest])
 
 
 def _history(given: _Given) -> str:

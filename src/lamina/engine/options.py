@@ -47,6 +47,7 @@ class Environment:
             relative to `registries_base`.
         history: how much of the records of builds is kept.
         tracer: where traces of builds go, None for nowhere but their records.
+        registry_connections: transfers at once with one registry in one build, 0 for the default.
     """
 
     root: Path
@@ -68,6 +69,7 @@ class Environment:
     registries_base: Path = field(default_factory=Path)
     history: Keeping = field(default_factory=Keeping)
     tracer: Tracer | None = None
+    registry_connections: int = 0
 
 
 @dataclass(slots=True)

@@ -56,7 +56,9 @@ class _Trust:
 def network_options(environment: Environment) -> RegistryOptions:
     """Return how servers in general are reached: what the environment says. Reads nothing."""
     proxies = environment.proxies
+    default = RegistryOptions()
     return RegistryOptions(
+        connections_per_host=environment.registry_connections or default.connections_per_host,
         mirrors=environment.registry_mirrors,
         insecure=frozenset(environment.insecure_registries),
         ca=Path(environment.ca_file) if environment.ca_file else None,

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 _CHUNK_BYTES = 256 << 10
+_PATIENCE_S = 20.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -19,33 +20,57 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Carry bytes both ways until both sides have ended, and return the exit code."""
-    import socket
+    """Carry bytes both ways until the daemon has ended, and return the exit code.
+
+    Raises:
+        InputError: not an address; NetworkError: nobody listens there, or the connection broke.
+    """
     import threading
+
+    from lamina.cli.environment import default_address
+    from lamina.errors import NetworkError
+
+    environ = os.environ
+    address = args.addr or environ.get("LAMINA_HOST") or environ.get("BUILDKIT_HOST") or default_address()
+    with _connect(address) as connection:
+        threading.Thread(target=_send, args=(connection,), daemon=True).start()
+        while True:
+            try:
+                data = connection.recv(_CHUNK_BYTES)
+            except OSError as error:
+                what = f"the daemon's connection broke: {error.strerror or error}"
+                raise NetworkError(what, where=address) from error
+            if not data:
+                return 0
+            view = memoryview(data)
+            while view:
+                view = view[os.write(1, view) :]
+
+
+def _connect(address: str) -> socket.socket:
+    import socket
 
     from lamina.errors import InputError, NetworkError
 
-    environ = os.environ
-    address = args.addr or environ.get("LAMINA_HOST") or environ.get("BUILDKIT_HOST") or _default()
     scheme, _, rest = address.partition("://")
     host, _, port = rest.rpartition(":")
     try:
         if scheme == "unix" and rest:
             connection = socket.socket(socket.AF_UNIX)
-            connection.connect(rest)
-        elif scheme == "tcp" and host and port.isdecimal():
-            connection = socket.create_connection((host.strip("[]"), int(port)))
+            try:
+                connection.settimeout(_PATIENCE_S)
+                connection.connect(rest)
+            except BaseException:
+                connection.close()
+                raise
+        elif scheme == "tcp" and host and port.isascii() and port.isdecimal() and int(port) < 1 << 16:
+            connection = socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S)
         else:
             raise InputError(f"not an address: {address!r}", hint="unix:///path or tcp://host:port")
     except OSError as error:
         raise NetworkError(f"no daemon answers: {error.strerror or error}", where=address) from error
-    with connection:
-        threading.Thread(target=_send, args=(connection,), daemon=True).start()
-        while data := connection.recv(_CHUNK_BYTES):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(1, view) :]
-    return 0
+    connection.settimeout(None)
+    return connection
 
 
 def _send(connection: socket.socket) -> None:
@@ -57,10 +82,3 @@ def _send(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_WR)
     except OSError:
         pass  # the daemon has gone, which the other direction finds out
-
-
-def _default() -> str:
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if os.geteuid() and runtime:
-        return f"unix://{runtime}/lamina/lamina.sock"
-    return "unix:///run/lamina/lamina.sock"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _GRACE_S = 10.0
 _GLANCE_S = 1.0
+_LEVELS = {"panic": 50, "fatal": 50, "error": 40, "warn": 30, "warning": 30, "info": 20, "debug": 10, "trace": 10}
+"""BuildKit's names of levels, as `logging` counts them; importing that takes time."""
 _ENTITLEMENTS = ("network.host", "security.insecure", "device")
 
 
@@ -40,7 +42,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="answer docker's command as well, on unix:///path or tcp://127.0.0.1:port (DOCKER_HOST)",
     )
     add("--root", default="", metavar="DIR", help="where images and cache lie, as `lamina --root`")
-    add("--config", default="", metavar="FILE", help="a buildkitd.toml (/etc/lamina/buildkitd.toml where that is)")
+    add(
+        "--config",
+        default="",
+        metavar="FILE",
+        help="a buildkitd.toml (/etc/lamina/buildkitd.toml; an ordinary user's is in ~/.config/lamina)",
+    )
     add("--debug", action="store_true", help="log more")
     add("--group", default="", metavar="GROUP", help="the group that may connect to unix sockets")
     add("--tlscert", default="", metavar="FILE", help="the server's certificate, for tcp://")
@@ -75,13 +82,14 @@ def run(args: Namespace) -> int:
     """Serve, and return the exit code."""
     from pathlib import Path
 
+    from lamina.cli.environment import default_daemon_config
     from lamina.errors import MachineError
 
     try:
         from lamina.daemon.settings import read_config
     except ImportError as error:
         raise MachineError(f"the daemon needs {error.name}", hint="pip install 'lamina[daemon]'") from error
-    path = Path(args.config or "/etc/lamina/buildkitd.toml")
+    path = Path(args.config or default_daemon_config())
     config = read_config(path, must_be=bool(args.config))
     if args.root or config.root:
         os.environ["LAMINA_ROOT"] = os.path.abspath(args.root or config.root)
@@ -97,7 +105,7 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
     from pathlib import Path
 
     from lamina.bridge.in_process import load_frontends
-    from lamina.cli.environment import load_environment
+    from lamina.cli.environment import default_address, load_environment
     from lamina.cli.signals import cancelling
     from lamina.cli.tracing import tracing
     from lamina.daemon.builder import Settings
@@ -118,7 +126,7 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
         log_limits=_log_limits(),
     )
     plan = running(config, Path(path).parent, load_environment(), given)
-    addresses = args.addr or list(plan.addresses) or [_default_address()]
+    addresses = args.addr or list(plan.addresses) or [default_address()]
     tls = _tls(args, plan)
     gid = _group(args.group) if args.group else config.gid
     inherited = _inherited() if any(address.startswith("fd://") for address in addresses) else []
@@ -127,7 +135,7 @@ def _serve(args: Namespace, config: DaemonConfig, path: os.PathLike[str]) -> Non
         server = Server(control.serving())
         with (
             listening(addresses, tls=tls, inherited=inherited, uid=config.uid, gid=gid) as listeners,
-            serving_docker(plan.environment, control, args.docker_addr, server),
+            serving_docker(plan.environment, control, args.docker_addr, server, uid=config.uid, gid=gid),
             _metrics(control, args.metrics_addr),
             _taking_spans(control, config.trace_socket),
         ):
@@ -192,8 +200,7 @@ def _taking_spans(control: Control, path: str) -> Iterator[None]:
 def _log_to_stderr(args: Namespace, config: DaemonConfig) -> None:
     import logging
 
-    levels = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
-    level = logging.DEBUG if args.debug or config.debug else levels.get(config.log_level or "info", logging.DEBUG)
+    level = logging.DEBUG if args.debug or config.debug else _LEVELS[config.log_level or "info"]
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if config.log_format == "json":
         for handler in logging.getLogger().handlers:
@@ -230,15 +237,6 @@ def _tls(args: Namespace, plan: Running) -> TlsFiles | None:
     if not (args.tlscert and args.tlskey):
         raise InputError("TLS needs both --tlscert and --tlskey")
     return TlsFiles(args.tlscert, args.tlskey, args.tlscacert)
-
-
-def _default_address() -> str:
-    from lamina.cli.environment import in_user_namespace
-
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if in_user_namespace() and runtime:
-        return f"unix://{runtime}/lamina/lamina.sock"
-    return "unix:///run/lamina/lamina.sock"
 
 
 def _group(name: str) -> int:

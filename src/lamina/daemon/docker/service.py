@@ -36,17 +36,24 @@ def docker_routes(environment: Environment, control: Control, server: Server | N
 
 @contextmanager
 def serving_docker(
-    environment: Environment, control: Control, addresses: Sequence[str], server: Server
+    environment: Environment,
+    control: Control,
+    addresses: Sequence[str],
+    server: Server,
+    *,
+    uid: int | None = None,
+    gid: int | None = None,
 ) -> Iterator[None]:
     """Serve docker's API on addresses for as long as the block lasts.
 
     Args:
         server: serves gRPC where a client asks for that on a connection of docker's.
+        uid: owner of socket files, and `gid` their group; None for this process's.
 
     Raises:
         InputError: what is no address; MachineError: one that cannot be listened on.
     """
-    with listening(addresses) as listeners:
+    with listening(addresses, uid=uid, gid=gid) as listeners:
         docker = DockerServer(docker_routes(environment, control, server), [listener for listener, _ in listeners])
         docker.start()
         try:
