@@ -77,7 +77,7 @@ def for_attestations(spec: OutputSpec) -> OutputSpec:
 
 
 def files_with(result: Result, platform: PlatformResult, spec: OutputSpec, cancel: Cancel) -> Iterator[Item]:
-    """Yield the files of a result, and behind them its attestations, which name every file with its digest.
+    """Yield the files of a result and its attestations, which name every file with its digest, in order of the paths.
 
     Raises:
         InputError: an attestation has the name of a file, or of another.
@@ -86,27 +86,43 @@ def files_with(result: Result, platform: PlatformResult, spec: OutputSpec, cance
     if not attestations:
         yield from platform.files()
         return
+    digests = _digests(platform, cancel)  # a pass of its own: clients want paths in order, and these name all others
+    exported = [Subject(name=path, digests={"sha256": digest}) for path, digest in sorted(digests.items())]
+    extra: dict[str, Item] = {}
+    for one in attestations:
+        path = spec.attestation_prefix + one.path
+        if path in extra:
+            raise _taken(path)
+        data = dump(statement(one, exported), indented=True)
+        extra[path] = Item(Entry(path, "f", _MODE, mtime_ns=result.mtime_ns, size=len(data)), data)
+    left = sorted(extra, reverse=True)
+    for item in platform.files():
+        path = item.entry.path
+        while left and left[-1] < path.partition("/")[0]:
+            yield extra[left.pop()]
+        if path in extra:
+            raise _taken(path)
+        yield item
+    while left:
+        yield extra[left.pop()]
+
+
+def _taken(path: str) -> InputError:
+    hint = "attestation-prefix=PREFIX gives attestations other names"
+    return InputError(f"two files are called {path!r}: one is an attestation", hint=hint)
+
+
+def _digests(platform: PlatformResult, cancel: Cancel) -> dict[str, str]:
+    """Return the digest of every file by its path."""
     digests: dict[str, str] = {}
     links: dict[str, str] = {}
-    taken: set[str] = set()
     for item in platform.files():
         entry = item.entry
-        taken.add(entry.path)
         if entry.kind == "f":
             digests[entry.path] = entry.digest or _digest(item, cancel)
         elif entry.kind == "h":
             links[entry.path] = entry.target
-        yield item
-    digests |= {path: digests[target] for path, target in links.items()}
-    exported = [Subject(name=path, digests={"sha256": digest}) for path, digest in sorted(digests.items())]
-    for one in attestations:
-        path = spec.attestation_prefix + one.path
-        if path in taken:
-            hint = "attestation-prefix=PREFIX gives attestations other names"
-            raise InputError(f"two files are called {path!r}: one is an attestation", hint=hint)
-        taken.add(path)
-        data = dump(statement(one, exported), indented=True)
-        yield Item(Entry(path, "f", _MODE, mtime_ns=result.mtime_ns, size=len(data)), data)
+    return digests | {path: digests[target] for path, target in links.items()}
 
 
 def _digest(item: Item, cancel: Cancel) -> str:

@@ -30,12 +30,12 @@ _KEYS: dict[str, set[str]] = {
     },
     "oci": {"name", "dest", "tar", *_LAYER_KEYS},
     "docker": {"name", "dest", "tar", *_LAYER_KEYS},
-    "tar": {"dest", "attestation-prefix"},
-    "local": {"dest", "attestation-prefix"},
+    "tar": {"dest", "attestation-prefix", "platform-split"},
+    "local": {"dest", "attestation-prefix", "platform-split", "mode"},
 }  # fmt: skip
 _NOT_YET = {
     "name-canonical", "danging-name-empty-only", "prefer-nondist-layers", "rewrite-timestamp", "compatibility-version",
-    "platform-split", "mode", "context", "buildinfo", "source-date-epoch",
+    "context", "buildinfo", "source-date-epoch",
 }  # fmt: skip
 _LEVELS = {"gzip": range(10), "zstd": range(1, 23)}
 
@@ -62,6 +62,8 @@ class OutputSpec:
         oci_artifact: attestations are OCI artifacts; None: unless the media types are docker's.
         attestation_inline: take attestations that are for images only as well.
         attestation_prefix: for the names of attestations in outputs of files.
+        platform_split: each platform's files lie in a directory of their own; None: when there are several.
+        delete: what is in the directory and not in the result goes.
     """
 
     type: str
@@ -82,6 +84,8 @@ class OutputSpec:
     oci_artifact: bool | None = None
     attestation_inline: bool = False
     attestation_prefix: str = ""
+    platform_split: bool | None = None
+    delete: bool = False
 
     @property
     def files_wanted(self) -> bool:
@@ -175,6 +179,8 @@ def _build(kind: str, pairs: list[tuple[str, str]], text: str) -> OutputSpec:
         oci_artifact=_flag(values, "oci-artifact", True) if "oci-artifact" in values else None,
         attestation_inline=_flag(values, "attestation-inline", False),
         attestation_prefix=_prefix(values),
+        platform_split=_flag(values, "platform-split", True) if "platform-split" in values else None,
+        delete=_mode(values),
     )
     if kind == "local" and spec.dest == STDOUT:
         raise InputError("--output: type=local needs a directory", hint="type=tar,dest=- writes to standard output")
@@ -201,6 +207,14 @@ def _dest(values: Mapping[str, str | None], text: str) -> str:
     if "dest" in values and not dest:
         raise InputError(f"--output: dest= is empty in {text!r}")
     return dest
+
+
+def _mode(values: Mapping[str, str | None]) -> bool:
+    """Return whether a directory is to have nothing but the result."""
+    mode = (values.get("mode") or "copy").strip().lower()
+    if mode not in ("copy", "delete"):
+        raise InputError(f"--output: mode= takes copy or delete, not {mode!r}")
+    return mode == "delete"
 
 
 def _prefix(values: Mapping[str, str | None]) -> str:

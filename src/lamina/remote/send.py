@@ -16,6 +16,7 @@ from lamina.tunnel.call import Call
 from lamina.tunnel.peer import Peer
 
 _ID = "buildkit-attachable-exporter-id"
+_WHOLE = "buildkit-exporter-multi-platform"
 _CHUNK_BYTES = 1 << 20
 # the service's one method carries messages of bytes for archives, and fsutil's packets for directories
 _FILES = Method(
@@ -80,7 +81,8 @@ def send_files(peer: Peer, number: int, folder: str, items: Iterable[Item], canc
     Raises:
         ProtocolError: the client says that it failed, or does not keep to the protocol.
     """
-    call = peer.open(_FILES, metadata=[(_ID, str(number))], cancel=cancel)
+    # whoever removes what does not come wants to hear that all of it comes in one call
+    call = peer.open(_FILES, metadata=[(_ID, str(number)), (_WHOLE, "1")], cancel=cancel)
     try:
         contents: dict[int, Item] = {}
         count = 0

@@ -44,6 +44,17 @@ def test_every_file_is_named_hard_links_too(store: Store, tmp_path: Path):
     assert (tmp_path / "out/sbom.spdx.json").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("name", ["a.json", "bin.json", "c.json", "zz.json"])
+def test_they_come_in_order_of_the_names(store: Store, tmp_path: Path, name: str):
+    """BuildKit's clients refuse a tree that comes in another order."""
+    taken: list[str] = []
+    around = surroundings(tmp_path, receive=lambda _folder, items: taken.extend(item.entry.path for item in items))
+    export(result_with(store, said(name)), parse_output("type=local,dest=out"), around)
+
+    assert name in taken
+    assert taken == sorted(taken, key=lambda path: path.split("/"))
+
+
 def test_two_attestations_of_one_name(store: Store, tmp_path: Path):
     with pytest.raises(InputError, match="two files"):
         export(result_with(store, said(), said()), parse_output("type=local,dest=out"), surroundings(tmp_path))

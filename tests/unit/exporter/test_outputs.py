@@ -27,6 +27,8 @@ GOOD = {
     "type=oci,dest=x,oci-artifact=false,attestation-inline=true": OutputSpec(
         "oci", "x", oci_artifact=False, attestation_inline=True
     ),
+    "type=local,dest=d,platform-split=false,mode=delete": OutputSpec("local", "d", platform_split=False, delete=True),
+    "type=tar,dest=t,platform-split=true": OutputSpec("tar", "t", platform_split=True),
     "type=local,dest=d,attestation-prefix=my-": OutputSpec("local", "d", attestation_prefix="my-"),
     "type=docker,dest=-,oci-mediatypes=true": OutputSpec("docker", "-"),
     "type=image,name=app": OutputSpec("image", names=("docker.io/library/app:latest",)),
@@ -56,6 +58,7 @@ BAD = {
     "dest=out": "no type",
     "dest=out,tar=false": "no type",
     "type=local": "needs dest",
+    "type=local,dest=d,mode=sync": "mode= takes copy or delete",
     "type=local,dest=-": "needs a directory",
     "type=local,dest=": "dest= is empty",
     "type=oci,tar=false": "needs dest",
@@ -84,7 +87,7 @@ def test_what_is_wrong_is_said(text: str) -> None:
         parse_output(text)
 
 
-@pytest.mark.parametrize("text", ["type=oci,compression=estargz", "type=local,dest=x,platform-split=true"])
+@pytest.mark.parametrize("text", ["type=oci,compression=estargz", "type=image,rewrite-timestamp=true"])
 def test_what_is_known_but_missing_never_silently_does_nothing(text: str) -> None:
     with pytest.raises(NotYetError, match="not yet"):
         parse_output(text)
