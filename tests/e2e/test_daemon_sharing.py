@@ -52,10 +52,21 @@ def web() -> Iterator[Web]:
         yield found
 
 
+OPEN: list[Building] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    yield
+    for building in list(OPEN):
+        building.close()
+
+
 class Building:
     """A build in a thread, by a client of its own; it can be cancelled."""
 
     def __init__(self, daemon: Daemon, offers: Offers, **fields: object) -> None:
+        OPEN.append(self)
         self.ref = new_ref()
         self._client = Client(daemon.address)
         self._session = self._client.session(offers)
@@ -69,24 +80,31 @@ class Building:
     def cancel(self) -> None:
         """Give up, and wait until the daemon has."""
         self._call.cancel()
-        self._client.status(self.ref)
-        self.close()
+        try:
+            self._client.status(self.ref)
+        finally:
+            self.close()
 
     def finish(self) -> None:
         """Wait for the end, which has to be a good one."""
-        self._call.result(PATIENCE_S)
-        self.close()
+        try:
+            self._call.result(PATIENCE_S)
+        finally:
+            self.close()
 
     def until(self, is_seen: Callable[[control_pb2.StatusResponse], bool]) -> None:
         """Wait until something is told of the build."""
         for response in self._client.control["Status"](control_pb2.StatusRequest(Ref=self.ref), timeout=PATIENCE_S):
             if is_seen(response):
                 return
-        raise AssertionError("the build ended without that")
+        raise AssertionError(f"the build ended without that: {self._call.exception(PATIENCE_S)}")
 
     def close(self) -> None:
-        self._session.__exit__(None, None, None)
-        self._client.channel.close()
+        """Let the connection go. Idempotent."""
+        if self in OPEN:
+            OPEN.remove(self)
+            self._session.__exit__(None, None, None)
+            self._client.channel.close()
 
 
 def context(folder: Path, dockerfile: str, out: Path | None = None) -> Offers:

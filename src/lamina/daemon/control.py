@@ -95,8 +95,12 @@ class Control:
         with _while_active(call) as cancel:
             build = self.builds.known(request.Ref)
             if build is None and history.find(self._environment.root, request.Ref) is not None:
-                yield from history.replay(self._environment.root, request.Ref)
-                return
+                build = self.builds.known(
+                    request.Ref
+                )  # it may have begun, and its record with it, between the two looks
+                if build is None:
+                    yield from history.replay(self._environment.root, request.Ref)
+                    return
             yield from (build or self.builds.find(request.Ref, _SOON_S)).watch(cancel)
 
     def _prune(self, request: control_pb2.PruneRequest, call: ServedCall) -> Iterator[control_pb2.UsageRecord]:
