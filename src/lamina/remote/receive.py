@@ -25,6 +25,9 @@ from lamina.source.context import is_kept
 from lamina.tunnel.call import Call
 
 MAX_ENTRIES = 5_000_000
+_MARK = "user.overlay.lamina"
+"""On the root of a directory in which something has extended attributes: in others nobody looks for any. Its name is
+one that contexts pass over."""
 _MAX_OPEN = 64
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -73,7 +76,8 @@ class Receiver:
         self._dirs: list[tuple[str, int]] = []
         self._requests: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._listed = False
-        self._has_xattrs = True
+        self._takes_xattrs = True
+        self._has_xattrs = _is_marked(root)
 
     def run(self) -> None:
         """Receive everything.
@@ -283,8 +287,7 @@ class Receiver:
     def _finish(self, number: int, wanted: _File) -> None:
         entry = wanted.entry
         os.fchmod(wanted.fd, entry.mode)
-        if entry.xattrs:  # it is new, and has none
-            self._set_xattrs(wanted.fd, entry)
+        self._set_xattrs(wanted.fd, entry)
         if not wanted.left:  # one that came shorter than it was listed is asked for again the next time
             os.utime(wanted.fd, ns=(entry.mtime_ns, entry.mtime_ns))
         os.close(wanted.fd)
@@ -293,10 +296,13 @@ class Receiver:
 
     def _set_xattrs(self, place: int | str, entry: Incoming) -> None:
         """Give what is at `place` (which is no link) just the extended attributes that it has at the client."""
-        if not self._has_xattrs:
+        if not self._takes_xattrs or not (entry.xattrs or self._has_xattrs):
             return
         wanted = dict(entry.xattrs)
         try:
+            if not self._has_xattrs:
+                os.setxattr(self._root, _MARK, b"1")
+                self._has_xattrs = True
             for name in filter(is_kept, os.listxattr(place)):
                 if name not in wanted:
                     os.removexattr(place, name)
@@ -307,7 +313,7 @@ class Receiver:
         except OSError as error:
             # as with every copy of files: a file system that has none, or keeps fewer, is no reason to fail
             if error.errno == errno.ENOTSUP:
-                self._has_xattrs = False
+                self._takes_xattrs = False
             elif error.errno not in (errno.EPERM, errno.ENOSPC, errno.E2BIG, errno.EINVAL):
                 raise
 
@@ -331,3 +337,10 @@ class Receiver:
 
 def _same(entry: Incoming, old: os.stat_result) -> bool:
     return old.st_size == entry.size and old.st_mtime_ns == entry.mtime_ns and old.st_nlink == 1
+
+
+def _is_marked(root: int) -> bool:
+    try:
+        return bool(os.getxattr(root, _MARK))
+    except OSError:
+        return False

@@ -111,6 +111,23 @@ def test_a_tree_arrives_as_it_is_there(tmp_path: Path):
     assert (script.asked, script.finished) == ([0, 2, 5], True)
 
 
+def test_extended_attributes_come_change_and_go_without_the_content(tmp_path: Path):
+    """They leave a file's time alone; those of the host or of an overlay on it are nobody's business."""
+    sent = {"user.a": b"1", "user.overlay.opaque": b"y", "security.selinux": b"x"}
+    same = {"size": 2, "modTime": 5}
+    try:
+        os.setxattr(tmp_path, "user.x", b"")
+    except OSError:
+        pytest.skip("no user xattrs on the file system of the temporary directory")
+
+    receive(tmp_path / "d", entry("f", xattrs=sent, **same), END, contents={0: b"hi"})
+    assert {name: os.getxattr(tmp_path / "d/f", name) for name in os.listxattr(tmp_path / "d/f")} == {"user.a": b"1"}
+    for now in ({"user.a": b"2", "user.b": b"3"}, {}):
+        script = receive(tmp_path / "d", entry("f", xattrs=now, **same), END)
+        assert script.asked == []
+        assert {name: os.getxattr(tmp_path / "d/f", name) for name in os.listxattr(tmp_path / "d/f")} == now
+
+
 def test_the_second_time_only_what_changed_is_asked_for_and_what_is_gone_goes(tmp_path: Path):
     """E1."""
     receive(tmp_path / "t", *WHOLE, contents=CONTENTS)
