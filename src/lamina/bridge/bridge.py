@@ -26,6 +26,7 @@ from lamina.layer.view import ChainView
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.oci.platform import Platform, host_platform
 from lamina.oci.reference import Reference
+from lamina.policy.values import Policy
 
 if TYPE_CHECKING:
     from lamina.bridge.containers import Containers
@@ -110,8 +111,12 @@ class Bridge:
         opts: Mapping[str, str] | None = None,
         inputs: Mapping[str, pb.Definition] | None = None,
         evaluate: bool = False,
+        policies: Sequence[Policy] = (),
     ) -> Result:
         """Return what a definition or another frontend comes to; solved only with `evaluate`, or when looked at.
+
+        Args:
+            policies: for the definition, beside those of the build.
 
         Raises:
             Error: bad input, or the first failure.
@@ -121,7 +126,7 @@ class Bridge:
                 raise InputError("a solve has a definition or a frontend, not both")
             result = self.run_frontend(frontend, opts or {}, inputs or {})
         elif definition is not None and len(getattr(definition, "def")):
-            result = Result(ref=Ref(definition, self.job))
+            result = Result(ref=Ref(definition, self.job, policies))
         else:
             result = Result()
         if evaluate:
@@ -236,9 +241,11 @@ class Bridge:
             raise NotFoundError(f"{path}: no such file or directory")
         return view, entry
 
-    def image_config(self, name: str, platform: Platform | None) -> tuple[str, str, bytes]:
+    def image_config(
+        self, name: str, platform: Platform | None, policies: Sequence[Policy] = ()
+    ) -> tuple[str, str, bytes]:
         """Return an image's reference and digest and the bytes of its config."""
-        base = self.job.resolve(name, platform or host_platform())
+        base = self.job.resolve(name, platform or host_platform(), policies)
         return base.reference, base.digest, json.dumps(base.config).encode()
 
     def returned(self, result: Result | BaseException) -> None:

@@ -31,6 +31,8 @@ from lamina.engine.outputs import Plan
 from lamina.engine.recording import argument
 from lamina.engine.upkeep.collect import collect_garbage
 from lamina.errors import InputError, NotYetError
+from lamina.policy.read import policy_of
+from lamina.policy.values import Policy
 from lamina.progress import RECEIVED, Sink, StatusEvent, done_for
 from lamina.remote.exporting import finalize_export, find_exporters
 from lamina.remote.session import RemoteSession
@@ -95,6 +97,7 @@ class Settings:
         cdi_dirs: where devices are described, () for the usual places.
         own_frontends: by name, run in this process.
         log_limits: how much of each step's output clients are shown.
+        source_policy: which sources builds may use, None for all.
     """
 
     entitlements: frozenset[str] = frozenset()
@@ -106,6 +109,7 @@ class Settings:
     cdi_dirs: tuple[str, ...] = ()
     own_frontends: Mapping[str, Frontend] = field(default_factory=dict)
     log_limits: LogLimits = field(default_factory=LogLimits)
+    source_policy: Policy | None = None
 
 
 class Builder:
@@ -189,6 +193,7 @@ class Builder:
                 client=_described(request),
                 shared=self._shared,
                 parent=parent,
+                policies=self._policies(request),
             )
             with self._forgetting(job) if request.Internal else nullcontext(), self._traces.of(job):
                 self._builds.tell(request.Ref)
@@ -207,6 +212,13 @@ class Builder:
                     finalize_export(session, response_of(result.metadata))
                 collect_garbage(job.place)
                 return result
+
+    def _policies(self, request: control_pb2.SolveRequest) -> list[Policy]:
+        """Return which sources may be used: as the daemon's owner says, and the client."""
+        found = [self._settings.source_policy] if self._settings.source_policy is not None else []
+        if request.HasField("SourcePolicy"):
+            found.append(policy_of(request.SourcePolicy, "the client's policy"))
+        return found
 
     @contextmanager
     def _forgetting(self, job: Job) -> Iterator[None]:
@@ -264,8 +276,8 @@ class Builder:
         Raises:
             InputError: an entitlement that is not granted, or something that makes no sense.
         """
-        if request.HasField("SourcePolicy") or request.SourcePolicySession:
-            raise NotYetError("source policies")
+        if request.SourcePolicySession:
+            raise NotYetError("source policies that a client judges")
         if request.ProxyNetwork:
             raise NotYetError("the proxy network")
         for name in request.Entitlements:
