@@ -14,9 +14,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lamina.api.errors import NotFoundError
-from lamina.api.pb import worker_pb2
+from lamina.api.pb import gateway_pb2, worker_pb2
 from lamina.attest.predicate import Invocation
 from lamina.bridge.attestations import given_for, invocation_of
+from lamina.bridge.messages import platform_of
 from lamina.bridge.values import CONFIG, PLATFORMS, Ref, Result
 from lamina.cancel import Cancel
 from lamina.engine.job import Job, Wanted
@@ -26,7 +27,7 @@ from lamina.layer.view import ChainView
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.oci.platform import Platform, host_platform
 from lamina.oci.reference import Reference
-from lamina.policy.values import Policy
+from lamina.policy.values import Policy, Source
 
 if TYPE_CHECKING:
     from lamina.bridge.containers import Containers
@@ -247,6 +248,22 @@ class Bridge:
         """Return an image's reference and digest and the bytes of its config."""
         base = self.job.resolve(name, platform or host_platform(), policies)
         return base.reference, base.digest, json.dumps(base.config).encode()
+
+    def source_meta(
+        self, request: gateway_pb2.ResolveSourceMetaRequest, policies: Sequence[Policy] = ()
+    ) -> gateway_pb2.ResolveSourceMetaResponse:
+        """Return what is to be known of a source beforehand.
+
+        Raises:
+            SourceDeniedError: it may not be used; Error: it cannot be had.
+        """
+        from lamina.bridge.source_meta import source_meta
+
+        if not request.HasField("Source"):
+            raise InputError("a source is needed")
+        asked = Source(request.Source.identifier, dict(request.Source.attrs))
+        source = self.job.gate.judge(asked, platform_of(request.Platform), policies)
+        return source_meta(self.job, source, request)
 
     def returned(self, result: Result | BaseException) -> None:
         """Take what the frontend gives back, once.

@@ -13,7 +13,7 @@ from lamina.bridge.bridge import Bridge
 from lamina.bridge.caps import served
 from lamina.bridge.exec_stream import run_processes
 from lamina.bridge.messages import platform_of, result_message, result_of, stat_message
-from lamina.errors import InputError, NotYetError, SourceRange
+from lamina.errors import InputError, SourceRange
 from lamina.policy.read import policy_of
 from lamina.policy.values import Policy
 from lamina.progress import WarningEvent
@@ -130,16 +130,7 @@ def _resolve_image_config(bridge: Bridge, request: gw.ResolveImageConfigRequest)
 
 
 def _resolve_source_meta(bridge: Bridge, request: gw.ResolveSourceMetaRequest) -> gw.ResolveSourceMetaResponse:
-    scheme, _, name = request.Source.identifier.partition("://")
-    if scheme != "docker-image":
-        raise NotYetError(f"what is to be known beforehand of a source {scheme}://")
-    reference, digest, config = bridge.image_config(name, platform_of(request.Platform), _policies(request))
-    message = gw.ResolveSourceMetaResponse(Source=request.Source)
-    message.Source.identifier = f"docker-image://{reference}"
-    message.Image.Digest = digest
-    if not request.Image.NoConfig:
-        message.Image.Config = config
-    return message
+    return bridge.source_meta(request, _policies(request))
 
 
 def _new_container(bridge: Bridge, request: gw.NewContainerRequest) -> gw.NewContainerResponse:

@@ -8,11 +8,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from lamina.api.pb import control_pb2
+from lamina.api.pb import control_pb2, policysession_pb2
+from lamina.api.services import POLICY_VERIFIER
 from lamina.attest.predicate import Invocation
 from lamina.attest.request import parse_request, requests_of
+from lamina.bridge.asking import Check, asking
 from lamina.bridge.bridge import Allowed, Bridge, Workers, wanted
 from lamina.bridge.options import cache_text, options_of
 from lamina.bridge.values import Result
@@ -32,7 +34,7 @@ from lamina.engine.recording import argument
 from lamina.engine.upkeep.collect import collect_garbage
 from lamina.errors import InputError, NotYetError
 from lamina.policy.read import policy_of
-from lamina.policy.values import Policy
+from lamina.policy.values import Policy, PolicyError
 from lamina.progress import RECEIVED, Sink, StatusEvent, done_for
 from lamina.remote.exporting import finalize_export, find_exporters
 from lamina.remote.session import RemoteSession
@@ -40,6 +42,7 @@ from lamina.session import BlobStore, Credentials, Session
 from lamina.solver.runs import Runs, Shared
 from lamina.solver.slots import Slots
 from lamina.tracing.context import TraceContext
+from lamina.tunnel.call import RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 
 Side = Callable[[Session], Session]
 _TELL_EVERY_S = 0.1
+_JUDGING_S = 600.0
 _ENTITLEMENTS = ("network.host", "security.insecure", "device")
 
 
@@ -197,6 +201,8 @@ class Builder:
             )
             with self._forgetting(job) if request.Internal else nullcontext(), self._traces.of(job):
                 self._builds.tell(request.Ref)
+                if request.SourcePolicySession:
+                    job.gate.ask = asking(job, self._check(request.SourcePolicySession, build.cancel))
                 try:
                     found = self._frontend(request, build, job)
                     if request.EnableSessionExporter and isinstance(session, RemoteSession):
@@ -219,6 +225,26 @@ class Builder:
         if request.HasField("SourcePolicy"):
             found.append(policy_of(request.SourcePolicy, "the client's policy"))
         return found
+
+    def _check(self, name: str, cancel: Cancel) -> Check:
+        """Return what calls the client that judges sources.
+
+        Raises:
+            InputError: its session does not offer that.
+        """
+        connected, method = self._sessions.wait(name, cancel), POLICY_VERIFIER.CheckPolicy
+        if method.path.lower() not in {one.lower() for one in connected.info.methods}:
+            raise InputError("the session named by SourcePolicySession does not judge sources (CheckPolicy)")
+
+        def check(question: policysession_pb2.CheckPolicyRequest) -> policysession_pb2.CheckPolicyResponse:
+            try:
+                answer = connected.peer.unary(method, question, cancel=cancel, timeout_s=_JUDGING_S)
+            except RpcError as error:
+                source = question.Source.Source.identifier
+                raise PolicyError(f"the client's policy cannot judge {source!r}: {error.message}") from error
+            return cast(policysession_pb2.CheckPolicyResponse, answer)
+
+        return check
 
     @contextmanager
     def _forgetting(self, job: Job) -> Iterator[None]:
@@ -276,8 +302,6 @@ class Builder:
         Raises:
             InputError: an entitlement that is not granted, or something that makes no sense.
         """
-        if request.SourcePolicySession:
-            raise NotYetError("source policies that a client judges")
         if request.ProxyNetwork:
             raise NotYetError("the proxy network")
         for name in request.Entitlements:

@@ -85,6 +85,10 @@ class Resolver:
         self.configs[str(reference), str(platform)] = dict(image.config.fields)
         return image
 
+    def admitted(self, name: str, platform: Platform) -> ResolvedImage:
+        """Return an image that was judged already; it counts as one that was resolved."""
+        return self._image(name, platform)
+
     def _layout(self, name: str, platform: Platform) -> ResolvedImage:
         path, tag, digest = split_layout(name.removeprefix(LAYOUT))
         if self._place.images.stores is not None:  # a client far away names its own stores, never directories here
