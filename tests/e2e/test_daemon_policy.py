@@ -315,7 +315,7 @@ def test_a_client_converts_and_is_asked_again(client: Client, tmp_path: Path, we
     def judge(request: Any) -> Any:
         if request.Source.Source.identifier != web.url("/one"):
             return allow(request)
-        update = pb.SourceOp(identifier=web.url("/two"), attrs={"http.filename": "as-one"})
+        update = pb.SourceOp(identifier=web.url("/two"), attrs={"http.filename": "one"})
         return Answer(decision=Decision(action=CONVERT, update=update))
 
     offers = context(tmp_path / "c", f"FROM scratch\nADD {web.url('/one')} /as-one\n")
