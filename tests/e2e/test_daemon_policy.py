@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -16,7 +17,13 @@ import pytest
 
 from lamina import llb
 from lamina.api.pb import gateway_pb2, policy_pb2, policysession_pb2
+from lamina.cancel import Cancel
 from lamina.llb.pb import ops_pb2 as pb
+from lamina.oci.descriptor import Descriptor
+from lamina.oci.digest import Digest
+from lamina.oci.reference import Reference
+from lamina.registry.client import Registry
+from lamina.registry.options import RegistryOptions
 from support.buildkit_client import Client, Offers, details, new_ref, raw_solve
 from support.command import Lamina
 from support.daemon import running_daemon
@@ -232,6 +239,52 @@ def test_what_is_told_of_images_with_attestations(client: Client, lamina: Lamina
         assert not ask("plain", AttestationChain=True).HasField("AttestationChain")
 
     with_bridge(client, do)
+
+
+def test_a_signature_of_an_attestation_is_told_with_it(client: Client, lamina: Lamina, registry: str, tmp_path: Path):
+    """B23: what refers to the attestation and signs it: its manifest and its bundle."""
+    image(lamina, tmp_path / "i", f"{registry}/a:1", "--provenance=mode=max")
+    bundle = "application/vnd.dev.sigstore.bundle.v0.3+json"
+    signed = b'{"signed": true}'
+
+    def do(ref: str) -> None:
+        source = pb.SourceOp(identifier=f"docker-image://{registry}/a:1")
+        asked = Meta(Source=source, Image=gateway_pb2.ResolveSourceImageRequest(NoConfig=True, AttestationChain=True))
+        before = client.ask(ref, "ResolveSourceMeta", asked).Image.AttestationChain
+        assert list(before.SignatureManifests) == []
+        signature = sign(registry, before.AttestationManifest, bundle, signed)
+
+        chain = client.ask(ref, "ResolveSourceMeta", asked).Image.AttestationChain
+        assert list(chain.SignatureManifests) == [signature]
+        assert chain.Blobs["sha256:" + hashlib.sha256(signed).hexdigest()].data == signed
+        assert json.loads(chain.Blobs[signature].data)["subject"]["digest"] == before.AttestationManifest
+
+    with_bridge(client, do)
+
+
+def sign(registry: str, digest: str, kind: str, signed: bytes) -> str:
+    """Push what signs a manifest, as clients do where a registry keeps no list of referrers; return its digest."""
+    manifest_type = "application/vnd.oci.image.manifest.v1+json"
+    options = RegistryOptions(insecure=frozenset({registry}))
+    with Registry(options, lambda _host: None, Cancel()) as client:
+
+        def put(data: bytes) -> dict[str, Any]:
+            descriptor = Descriptor(
+                "application/octet-stream", Digest("sha256:" + hashlib.sha256(data).hexdigest()), len(data)
+            )
+            client.push_blob(Reference.parse(f"{registry}/a:1"), descriptor, lambda: io.BytesIO(data))
+            return descriptor.to_json()
+
+        subject = {"mediaType": manifest_type, "digest": digest, "size": 1}
+        fields = {"schemaVersion": 2, "mediaType": manifest_type, "artifactType": kind, "subject": subject}
+        raw = json.dumps({**fields, "config": put(b"{}"), "layers": [put(signed)]}).encode()
+        found = "sha256:" + hashlib.sha256(raw).hexdigest()
+        client.push_manifest(Reference.parse(f"{registry}/a@{found}"), manifest_type, raw)
+        entry = {"mediaType": manifest_type, "digest": found, "size": len(raw), "artifactType": kind}
+        index_type = "application/vnd.oci.image.index.v1+json"
+        listed = json.dumps({"schemaVersion": 2, "mediaType": index_type, "manifests": [entry]}).encode()
+        client.push_manifest(Reference.parse(f"{registry}/a:{digest.replace(':', '-')}"), index_type, listed)
+    return found
 
 
 def test_what_is_told_of_files_and_repositories(client: Client, web: Web, tmp_path: Path):

@@ -245,9 +245,9 @@ class Bridge:
     def image_config(
         self, name: str, platform: Platform | None, policies: Sequence[Policy] = ()
     ) -> tuple[str, str, bytes]:
-        """Return an image's reference and digest and the bytes of its config."""
+        """Return an image's reference, the digest that its name stands for, and the bytes of its config."""
         base = self.job.resolve(name, platform or host_platform(), policies)
-        return base.reference, base.digest, json.dumps(base.config).encode()
+        return base.reference, base.reference.rpartition("@")[2], json.dumps(base.config).encode()
 
     def source_meta(
         self, request: gateway_pb2.ResolveSourceMetaRequest, policies: Sequence[Policy] = ()
