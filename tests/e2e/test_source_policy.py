@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
+import lamina as library
+from lamina import llb
+from lamina.llb.pb import ops_pb2 as pb
+from lamina.policy.values import SourceDeniedError
 from support.command import Lamina
 from support.git_server import Repository, running_git_server
+from support.raw_llb import Definition, file
 from support.web import Served, Web, running_web
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -204,3 +209,27 @@ def test_a_plan_and_a_check_ask_too(lamina: Lamina, registry: str, policy, tmp_p
     assert "denied by policy" in lamina("plan", "--source-policy", path, folder, check=False).stderr
     done = lamina.build(folder, "--check", "--source-policy", path, check=False)
     assert "denied by policy" in done.stdout + done.stderr
+
+
+def test_sources_in_a_nested_build_are_judged_when_it_runs_and_when_it_was_cached(web: Web, tmp_path: Path):
+    """H1, B12: nobody knows its sources before; a result made under other rules is not taken."""
+    inner = llb.http(web.url("/one"), filename="f").marshal()
+    made = Definition()
+    mkfile = pb.FileActionMkFile(
+        path="/buildkit.llb.definition", data=inner.SerializeToString(), mode=0o644, timestamp=-1
+    )
+    written = made.add(file(pb.FileAction(input=-1, secondaryInput=-1, output=0, mkfile=mkfile)))
+    op = pb.BuildOp(builder=-1, inputs={"buildkit.llb.definition": pb.BuildInput(input=0)})
+    outer = made.message(made.add(pb.Op(build=op), (written, 0)))
+
+    def solve(*rules: dict[str, Any]) -> bytes:
+        out = tmp_path / "out"
+        policies = [("p.json", json.dumps({"rules": rules}))] if rules else []
+        library.solve(outer, output=f"type=local,dest={out}", root=tmp_path / "root", source_policies=policies)
+        return (out / "f").read_bytes()
+
+    assert solve() == b"one"
+    assert solve(rule("CONVERT", web.url("/one"), web.url("/two"), http_filename="f")) == b"two"
+    with pytest.raises(SourceDeniedError):
+        solve(rule("DENY", "http://*"))
+    assert solve() == b"one"

@@ -43,7 +43,8 @@ def source_meta(job: Job, source: Source, request: gw.ResolveSourceMetaRequest) 
     if scheme in ("docker-image", "oci-layout"):
         platform = request.Platform
         wanted = Platform.normal(platform.OS, platform.Architecture, platform.Variant) if platform.OS else None
-        _image(job, scheme, rest, wanted or host_platform(), request.Image, message.Image)
+        store = source.attrs.get("oci.store", "")
+        _image(job, (scheme, rest, store), wanted or host_platform(), request.Image, message.Image)
     elif scheme == "git":
         _git(job, rest, source, request.Git.ReturnObject, message.Git)
     elif scheme in ("http", "https"):
@@ -52,10 +53,11 @@ def source_meta(job: Job, source: Source, request: gw.ResolveSourceMetaRequest) 
     return message
 
 
-def _image(job: Job, scheme: str, name: str, platform: Platform, asked: Any, message: Any) -> None:
+def _image(job: Job, named: tuple[str, str, str], platform: Platform, asked: Any, message: Any) -> None:
+    scheme, name, store = named
     reference = Reference.parse(name)
     if scheme == "oci-layout":
-        image = job.place.images.from_layout(reference, platform)
+        image = job.place.images.from_layout(reference, platform, store)
     else:
         image = job.resolve.admitted(str(reference), platform)
     message.Digest = str(image.reference.digest)

@@ -8,13 +8,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from lamina.api.pb import control_pb2, policysession_pb2
-from lamina.api.services import POLICY_VERIFIER
+from lamina.api.pb import control_pb2
 from lamina.attest.predicate import Invocation
 from lamina.attest.request import parse_request, requests_of
-from lamina.bridge.asking import Check, asking
+from lamina.bridge.asking import asking
 from lamina.bridge.bridge import Allowed, Bridge, Workers, wanted
 from lamina.bridge.options import cache_text, options_of
 from lamina.bridge.values import Result
@@ -22,6 +21,7 @@ from lamina.cancel import Cancel
 from lamina.daemon.builds import Build, Builds
 from lamina.daemon.clipping import Clipping, LogLimits
 from lamina.daemon.exports import exporters_of, goes_to_client, plan_of, response_of
+from lamina.daemon.judging import judging, policies_of
 from lamina.daemon.outlets import ClientOutlets
 from lamina.daemon.sessions import Sessions
 from lamina.daemon.tally import Ended, Tally
@@ -33,8 +33,7 @@ from lamina.engine.outputs import Plan
 from lamina.engine.recording import argument
 from lamina.engine.upkeep.collect import collect_garbage
 from lamina.errors import InputError, NotYetError
-from lamina.policy.read import policy_of
-from lamina.policy.values import Policy, PolicyError
+from lamina.policy.values import Policy
 from lamina.progress import RECEIVED, Sink, StatusEvent, done_for
 from lamina.remote.exporting import finalize_export, find_exporters
 from lamina.remote.session import RemoteSession
@@ -42,7 +41,6 @@ from lamina.session import BlobStore, Credentials, Session
 from lamina.solver.runs import Runs, Shared
 from lamina.solver.slots import Slots
 from lamina.tracing.context import TraceContext
-from lamina.tunnel.call import RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +49,6 @@ if TYPE_CHECKING:
 
 Side = Callable[[Session], Session]
 _TELL_EVERY_S = 0.1
-_JUDGING_S = 600.0
 _ENTITLEMENTS = ("network.host", "security.insecure", "device")
 
 
@@ -197,12 +194,12 @@ class Builder:
                 client=_described(request),
                 shared=self._shared,
                 parent=parent,
-                policies=self._policies(request),
+                policies=policies_of(request, self._settings.source_policy),
             )
             with self._forgetting(job) if request.Internal else nullcontext(), self._traces.of(job):
                 self._builds.tell(request.Ref)
                 if request.SourcePolicySession:
-                    job.gate.ask = asking(job, self._check(request.SourcePolicySession, build.cancel))
+                    job.gate.ask = asking(job, judging(self._sessions, request.SourcePolicySession, build.cancel))
                 try:
                     found = self._frontend(request, build, job)
                     if request.EnableSessionExporter and isinstance(session, RemoteSession):
@@ -218,33 +215,6 @@ class Builder:
                     finalize_export(session, response_of(result.metadata))
                 collect_garbage(job.place)
                 return result
-
-    def _policies(self, request: control_pb2.SolveRequest) -> list[Policy]:
-        """Return which sources may be used: as the daemon's owner says, and the client."""
-        found = [self._settings.source_policy] if self._settings.source_policy is not None else []
-        if request.HasField("SourcePolicy"):
-            found.append(policy_of(request.SourcePolicy, "the client's policy"))
-        return found
-
-    def _check(self, name: str, cancel: Cancel) -> Check:
-        """Return what calls the client that judges sources.
-
-        Raises:
-            InputError: its session does not offer that.
-        """
-        connected, method = self._sessions.wait(name, cancel), POLICY_VERIFIER.CheckPolicy
-        if method.path.lower() not in {one.lower() for one in connected.info.methods}:
-            raise InputError("the session named by SourcePolicySession does not judge sources (CheckPolicy)")
-
-        def check(question: policysession_pb2.CheckPolicyRequest) -> policysession_pb2.CheckPolicyResponse:
-            try:
-                answer = connected.peer.unary(method, question, cancel=cancel, timeout_s=_JUDGING_S)
-            except RpcError as error:
-                source = question.Source.Source.identifier
-                raise PolicyError(f"the client's policy cannot judge {source!r}: {error.message}") from error
-            return cast(policysession_pb2.CheckPolicyResponse, answer)
-
-        return check
 
     @contextmanager
     def _forgetting(self, job: Job) -> Iterator[None]:

@@ -6,7 +6,9 @@ may be used, some of them others than were asked for. What was judged once in a 
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +79,15 @@ class Gate:
                 return source
             source = normal_source(source)
         raise PolicyError(f"source {first.shown!r} is converted again and again by the client", denied=first.shown)
+
+    @property
+    def mark(self) -> str:
+        """Tells results that depend on what was judged inside them from those of other policies; "" without any."""
+        if self.ask is not None:
+            return uuid.uuid4().hex  # nobody knows what a client will say the next time
+        if not self.policies:
+            return ""
+        return hashlib.sha256(repr([policy.rules for policy in self.policies]).encode()).hexdigest()
 
     def admit(self, graph: Graph, extra: Sequence[Policy] = ()) -> Graph:
         """Return a graph with the sources that are to be used; itself where nothing is converted.

@@ -254,4 +254,5 @@ class Job:
             secret_key=options.secret_key,
             cdi_dirs=tuple(options.cdi_dirs),
             shared=self._shared,
+            gate=self.gate,
         )

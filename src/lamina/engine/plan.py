@@ -103,7 +103,7 @@ def plan(
         resolve = Resolver(place, cancel, sink, gate)
         converted = [convert(dockerfile, convert_options(options, platform), resolve) for platform in platforms]
         graphs = [gate.admit(load_definition(one.definition)) for one in converted]
-        settings = SolveSettings(allow=entitlements(options))
+        settings = SolveSettings(allow=entitlements(options), gate=gate)
         with (
             open_caches(place, replace(options, cache_to=[]), sink) as caches,
             Solver(place, session, sink, settings, caches) as solver,
