@@ -119,6 +119,19 @@ def test_the_variable_of_buildx_names_the_file(lamina: Lamina, web: Web, policy,
     assert (out / "one").read_bytes() == b"one"
 
 
+def test_a_context_that_is_a_url_is_a_source(lamina: Lamina, web: Web, policy, tmp_path: Path):
+    """H1: judged before it is fetched; a converted one comes from elsewhere."""
+    for name in ("a", "b"):
+        web.files[f"/{name}"] = Served(f"FROM scratch\nADD {web.url('/one')} /{name}\n".encode())
+    done = lamina.build(web.url("/a"), "--source-policy", policy(rule("DENY", "http://*")), check=False)
+    assert f"source '{web.url('/a')}' denied by policy" in done.stderr
+    assert web.seen == []
+
+    path, out = policy(rule("CONVERT", web.url("/a"), web.url("/b"), "EXACT")), tmp_path / "out"
+    lamina.build(web.url("/a"), "--source-policy", path, "-o", str(out))
+    assert [one.name for one in out.iterdir()] == ["b"]
+
+
 def test_a_denied_add_names_its_line(lamina: Lamina, web: Web, policy, tmp_path: Path):
     """H1: http sources, before the server is asked."""
     folder = context(tmp_path, f"FROM scratch\nADD {web.url('/one')} /\n")
