@@ -9,6 +9,7 @@ RANKS = {
     "errors": 0, "progress": 0.5, "cancel": 0.5,  # both name errors, nothing else
     "oci": 1, "rooted": 1, "elf": 1, "patterns": 1, "session": 1, "git_url": 1, "csvline": 1, "config": 1,
     "llb": 2, "solver": 2, "store": 2, "state": 2, "layer": 2, "registry": 2,
+    "policy": 2.5,  # reads graphs
     "dockerfile": 3, "snapshot": 3, "executor": 3, "image": 3, "api": 3,
     "source": 4, "cache": 4, "checks": 4, "history": 4, "tunnel": 4, "attest": 4,
     "rpc": 4.5,  # the serving end of what `tunnel` calls through
@@ -22,7 +23,10 @@ RANKS = {
     "cli": 9,
 }  # fmt: skip
 
-PURE = ["errors", "progress", "oci", "patterns", "elf", "git_url", "csvline", "config", "solver", "llb", "checks"]
+PURE = [
+    *("errors", "progress", "oci", "patterns", "elf", "git_url", "csvline", "config", "solver", "llb", "policy"),
+    "checks",
+]
 IMPURE_IN_PURE = {"solver/runner.py", "oci/platform.py", "solver/keying.py"}
 IO_MODULES = {"socket", "subprocess", "sqlite3", "urllib3", "shutil", "tempfile", "fcntl"}
 

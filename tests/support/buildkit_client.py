@@ -83,6 +83,7 @@ class Offers:
         hold: nothing of a directory is sent before it is set.
         stall: by directory name, how many bytes of contents are sent before `resume` is waited for; `stalled` is set
             then, and `resume` is waited for before an output is taken, too, where `stall_outputs`.
+        judge: answers `CheckPolicyRequest`s; None for a client that judges no sources.
     """
 
     dirs: dict[str, Path] = field(default_factory=dict)
@@ -97,6 +98,7 @@ class Offers:
     sent: dict[str, int] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     hold: threading.Event | None = None
+    judge: Callable[[Any], Any] | None = None
     stall: dict[str, int] = field(default_factory=dict)
     stall_outputs: bool = False
     stalled: threading.Event = field(default_factory=threading.Event)
@@ -236,6 +238,11 @@ def _serving(offers: Offers) -> Iterator[tuple[str, list[str]]]:
             "Write": lambda requests, context: _take_blob(offers, requests, context),
         }
         handlers["content"] = (services.CONTENT, content)
+    if offers.judge is not None:
+        handlers["policy"] = (
+            services.POLICY_VERIFIER,
+            {"CheckPolicy": lambda request, context: _judged(offers, request)},
+        )
     server = grpc.server(ThreadPoolExecutor(32))
     methods = []
     for service, calls in handlers.values():
@@ -352,6 +359,12 @@ def _secret(offers: Offers, request: secrets_pb2.GetSecretRequest, context: grpc
     if request.ID not in offers.secrets:
         context.abort(grpc.StatusCode.NOT_FOUND, f"secret {request.ID}: not found")
     return secrets_pb2.GetSecretResponse(data=offers.secrets[request.ID])
+
+
+def _judged(offers: Offers, request: Any) -> Any:
+    assert offers.judge is not None
+    offers.asked.append(f"judge {request.Source.Source.identifier}")
+    return offers.judge(request)
 
 
 def _login(offers: Offers, request: auth_pb2.CredentialsRequest) -> Any:

@@ -16,6 +16,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.status_pb2 import Status
 
 from lamina.errors import CancelledError, Error, InputError, NetworkError, NotYetError, SourceRange, StorageError
+from lamina.policy.values import PolicyError, SourceDeniedError
 
 CANCELLED, UNKNOWN, INVALID, NOT_FOUND, EXISTS, EXHAUSTED = 1, 2, 3, 5, 6, 8
 UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
@@ -24,6 +25,7 @@ _PREFIX = "github.com/moby/buildkit/"
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (CancelledError, CANCELLED),
     (NotYetError, UNIMPLEMENTED),
+    (PolicyError, UNKNOWN),
     (InputError, INVALID),
     (NetworkError, UNKNOWN),
     (StorageError, INTERNAL),
@@ -73,6 +75,9 @@ def status_of(error: BaseException) -> Status:
         status.details.append(_detail("errdefs.Vertex", {"digest": error.vertex}))
     if error.source is not None:
         status.details.append(_detail("errdefs.Source", _source(error.source)))
+    if isinstance(error, SourceDeniedError) and error.messages:
+        said = [{"message": message} for message in error.messages]
+        status.details.append(_detail("policysession.DecisionResponse", {"action": "DENY", "denyMessages": said}))
     return status
 
 

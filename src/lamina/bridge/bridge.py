@@ -14,9 +14,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lamina.api.errors import NotFoundError
-from lamina.api.pb import worker_pb2
+from lamina.api.pb import gateway_pb2, worker_pb2
 from lamina.attest.predicate import Invocation
 from lamina.bridge.attestations import given_for, invocation_of
+from lamina.bridge.messages import platform_of
 from lamina.bridge.values import CONFIG, PLATFORMS, Ref, Result
 from lamina.cancel import Cancel
 from lamina.engine.job import Job, Wanted
@@ -26,6 +27,7 @@ from lamina.layer.view import ChainView
 from lamina.llb.pb import ops_pb2 as pb
 from lamina.oci.platform import Platform, host_platform
 from lamina.oci.reference import Reference
+from lamina.policy.values import Policy, Source
 
 if TYPE_CHECKING:
     from lamina.bridge.containers import Containers
@@ -110,8 +112,12 @@ class Bridge:
         opts: Mapping[str, str] | None = None,
         inputs: Mapping[str, pb.Definition] | None = None,
         evaluate: bool = False,
+        policies: Sequence[Policy] = (),
     ) -> Result:
         """Return what a definition or another frontend comes to; solved only with `evaluate`, or when looked at.
+
+        Args:
+            policies: for the definition, beside those of the build.
 
         Raises:
             Error: bad input, or the first failure.
@@ -121,7 +127,7 @@ class Bridge:
                 raise InputError("a solve has a definition or a frontend, not both")
             result = self.run_frontend(frontend, opts or {}, inputs or {})
         elif definition is not None and len(getattr(definition, "def")):
-            result = Result(ref=Ref(definition, self.job))
+            result = Result(ref=Ref(definition, self.job, policies))
         else:
             result = Result()
         if evaluate:
@@ -236,10 +242,28 @@ class Bridge:
             raise NotFoundError(f"{path}: no such file or directory")
         return view, entry
 
-    def image_config(self, name: str, platform: Platform | None) -> tuple[str, str, bytes]:
-        """Return an image's reference and digest and the bytes of its config."""
-        base = self.job.resolve(name, platform or host_platform())
-        return base.reference, base.digest, json.dumps(base.config).encode()
+    def image_config(
+        self, name: str, platform: Platform | None, policies: Sequence[Policy] = ()
+    ) -> tuple[str, str, bytes]:
+        """Return an image's reference, the digest that its name stands for, and the bytes of its config."""
+        base = self.job.resolve(name, platform or host_platform(), policies)
+        return base.reference, base.reference.rpartition("@")[2], json.dumps(base.config).encode()
+
+    def source_meta(
+        self, request: gateway_pb2.ResolveSourceMetaRequest, policies: Sequence[Policy] = ()
+    ) -> gateway_pb2.ResolveSourceMetaResponse:
+        """Return what is to be known of a source beforehand.
+
+        Raises:
+            SourceDeniedError: it may not be used; Error: it cannot be had.
+        """
+        from lamina.bridge.source_meta import source_meta
+
+        if not request.HasField("Source"):
+            raise InputError("a source is needed")
+        asked = Source(request.Source.identifier, dict(request.Source.attrs))
+        source = self.job.gate.judge(asked, platform_of(request.Platform), policies)
+        return source_meta(self.job, source, request)
 
     def returned(self, result: Result | BaseException) -> None:
         """Take what the frontend gives back, once.

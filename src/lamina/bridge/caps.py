@@ -32,6 +32,8 @@ GATEWAY_CAPS = (
     "gateway.exec.signals",
     "reference.attestations",
     "source.metaresolver",
+    "source.metaresolver.image.attestations",
+    "source.metaresolver.http.checksumrequest",
 )
 
 

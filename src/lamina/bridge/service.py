@@ -13,7 +13,9 @@ from lamina.bridge.bridge import Bridge
 from lamina.bridge.caps import served
 from lamina.bridge.exec_stream import run_processes
 from lamina.bridge.messages import platform_of, result_message, result_of, stat_message
-from lamina.errors import InputError, NotYetError, SourceRange
+from lamina.errors import InputError, SourceRange
+from lamina.policy.read import policy_of
+from lamina.policy.values import Policy
 from lamina.progress import WarningEvent
 from lamina.rpc.call import Handler, ServedCall
 
@@ -70,6 +72,7 @@ def _solve(bridge: Bridge, request: gw.SolveRequest) -> gw.SolveResponse:
         opts=dict(request.FrontendOpt),
         inputs=dict(request.FrontendInputs),
         evaluate=request.Evaluate,
+        policies=_policies(request),
     )
     if result.refs and not request.allowResultReturn:
         raise InputError("the result has several references, and the client takes one")
@@ -79,6 +82,10 @@ def _solve(bridge: Bridge, request: gw.SolveRequest) -> gw.SolveResponse:
     if request.allowResultReturn:
         return gw.SolveResponse(result=message)
     return gw.SolveResponse(ref=bridge.keep(result.ref), result=message)
+
+
+def _policies(request: Any) -> list[Policy]:
+    return [policy_of(one, "the frontend's policy") for one in request.SourcePolicies]
 
 
 def _return(bridge: Bridge, request: gw.ReturnRequest) -> gw.ReturnResponse:
@@ -118,21 +125,12 @@ def _inputs(bridge: Bridge, _request: gw.InputsRequest) -> gw.InputsResponse:
 
 
 def _resolve_image_config(bridge: Bridge, request: gw.ResolveImageConfigRequest) -> gw.ResolveImageConfigResponse:
-    reference, digest, config = bridge.image_config(request.Ref, platform_of(request.Platform))
+    reference, digest, config = bridge.image_config(request.Ref, platform_of(request.Platform), _policies(request))
     return gw.ResolveImageConfigResponse(Ref=reference, Digest=digest, Config=config)
 
 
 def _resolve_source_meta(bridge: Bridge, request: gw.ResolveSourceMetaRequest) -> gw.ResolveSourceMetaResponse:
-    scheme, _, name = request.Source.identifier.partition("://")
-    if scheme != "docker-image":
-        raise NotYetError(f"what is to be known beforehand of a source {scheme}://")
-    reference, digest, config = bridge.image_config(name, platform_of(request.Platform))
-    message = gw.ResolveSourceMetaResponse(Source=request.Source)
-    message.Source.identifier = f"docker-image://{reference}"
-    message.Image.Digest = digest
-    if not request.Image.NoConfig:
-        message.Image.Config = config
-    return message
+    return bridge.source_meta(request, _policies(request))
 
 
 def _new_container(bridge: Bridge, request: gw.NewContainerRequest) -> gw.NewContainerResponse:

@@ -21,6 +21,7 @@ from lamina.git_url import parse_git_url
 from lamina.layer.magic import is_archive
 from lamina.llb import state as llb
 from lamina.llb.pb import ops_pb2 as pb
+from lamina.policy.values import PolicyError, Source
 from lamina.progress import VertexEvent, doing
 
 if TYPE_CHECKING:
@@ -135,7 +136,11 @@ class Sources:
     def _fetch(self, name: str, paths: Sequence[str]) -> Path | None:
         # a directory of its own for each purpose, so that what was fetched for one is not dropped for another
         attrs = {"local.followpaths": json.dumps(list(paths)), "local.sharedkeyhint": f"{name}-{paths[0]}"}
-        found = self._job.session.context_dir(name, attrs)
+        source = self._job.gate.judge(Source(f"local://{name}", attrs))
+        if not source.identifier.startswith("local://"):
+            raise PolicyError(f"policy converts the directory {name!r} to {source.shown!r}: it cannot be read here")
+        name = source.identifier.removeprefix("local://")
+        found = self._job.session.context_dir(name, source.attrs)
         if found is not None:
             self._job.materials.append(Material("local", name))
         return found

@@ -45,7 +45,7 @@ def answer(request: str, options: BuildOptions, job: Job) -> Result:
 
 def _lint(options: BuildOptions, job: Job) -> Result:
     """Check the Dockerfile; advice that is ours alone stays with `lamina build --check`."""
-    report = check(options, job.session, job.environment, job.cancel)
+    report = check(options, job.session, job.environment, job.cancel, job.gate)
     warnings = tuple(finding for finding in report.findings if finding.rule.severity == WARNING)
     report = replace(report, findings=warnings)
     result = _result(text_report(report), json_report(report))

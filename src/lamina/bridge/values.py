@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from lamina.engine.job import Job
 from lamina.llb.definition import Graph, load_definition
 from lamina.llb.pb import ops_pb2 as pb
+from lamina.policy.values import Policy
 from lamina.snapshot.rows import LayerRef
 
 CONFIG = "containerimage.config"
@@ -20,20 +21,28 @@ PLATFORMS = "refs.platforms"
 class Ref:
     """The file system a definition stands for. Nothing is solved before somebody looks at it.
 
+    Args:
+        policies: of the frontend whose definition it is, beside those of the build.
+
     Attributes:
         scanned: other file systems that SBOMs shall speak of, by name.
         asked: name and options of the frontend that returned it, None while none has.
 
-    Raises (by `graph`):
-        InputError: the definition is not one.
+    Raises:
+        InputError: the definition is not one; by `graph`: a policy denies one of its sources.
     """
 
-    def __init__(self, definition: pb.Definition, job: Job) -> None:
+    def __init__(self, definition: pb.Definition, job: Job, policies: Sequence[Policy] = ()) -> None:
         self.definition = definition
-        self._job = job
+        self._job, self._policies = job, tuple(policies)
         self.scanned: dict[str, Graph] = {}
         self.asked: tuple[str, Mapping[str, str]] | None = None
-        self.graph: Graph = load_definition(definition)
+        self._loaded: Graph = load_definition(definition)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The definition's graph, with the sources that policies let it have."""
+        return self._job.gate.admit(self._loaded, self._policies)
 
     @cached_property
     def layers(self) -> LayerRef:

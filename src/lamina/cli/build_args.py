@@ -23,6 +23,7 @@ from lamina.cli.build_values import (
     parse_network,
     parse_size,
     parse_ulimit,
+    source_policies,
     split_commas,
 )
 from lamina.cli.secret_args import counted_secrets, parse_secret, parse_ssh
@@ -138,6 +139,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     _many(parser, "--ulimit", "NAME=SOFT[:HARD]", "limit for RUN steps")
     add("--hostname", default="", metavar="NAME", help="host name in RUN steps")
     add("--cgroup-parent", default="", metavar="PATH", help="control group in which those of RUN steps are made")
+    add(
+        "--source-policy",
+        default="",
+        metavar="FILE",
+        help="JSON file that says which sources may be used (default: $EXPERIMENTAL_BUILDKIT_SOURCE_POLICY)",
+    )
     _many(parser, "--allow", "ENTITLEMENT", "let steps have more: security.insecure, network.host, device[=NAME]")
     _many(parser, "--cdi-dir", "DIR", "directory that describes devices (CDI), instead of /etc/cdi and its like")
     text = "secret that RUN --mount=type=secret may read; with fingerprint=true a changed one runs its steps again"
@@ -288,6 +295,7 @@ def _options(args: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
         "expect_cached": args.expect_cached,
         "attests": _attests(args),
         "vcs": {},
+        "source_policies": source_policies(args.source_policy, environ),
     }
 
 

@@ -21,6 +21,8 @@ _ULIMITS = {
     *("nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"),
 }
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_POLICY_VARIABLE = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
+_MAX_POLICY = 4 << 20
 
 
 def parse_boolean(text: str) -> bool:
@@ -169,6 +171,24 @@ def parse_epoch(text: str) -> int | None:
     if not text.isascii() or not text.isdigit() or int(text) >= 1 << 33:
         raise InputError(f"SOURCE_DATE_EPOCH={text!r} is not a number of seconds")
     return int(text)
+
+
+def source_policies(path: str, environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return name and text of the file with the source policy: of the option, or of the variable that buildx reads.
+
+    Raises:
+        InputError: it cannot be read. Whether it is a policy is looked at when one is needed.
+    """
+    path = path or environ.get(_POLICY_VARIABLE, "")
+    if not path:
+        return []
+    try:
+        with open(path, "rb") as file:
+            return [(path, file.read(_MAX_POLICY + 1).decode("utf-8"))]
+    except OSError as error:
+        raise InputError(f"the source policy cannot be read: {error.strerror}", where=path) from error
+    except UnicodeDecodeError as error:
+        raise InputError("the source policy is not UTF-8 text", where=path) from error
 
 
 def check_output(text: str) -> str:

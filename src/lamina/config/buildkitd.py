@@ -56,6 +56,7 @@ class DaemonConfig:
         history_age: how long records of builds are kept: seconds, or a text such as `48h`.
         history_entries: how many are; None when nothing is said.
         registry_connections: at once with one registry in one build, 0 when nothing is said.
+        source_policy: file that says which sources builds may use, "" for none. A key of ours.
         without_meaning: keys that have none here.
     """
 
@@ -81,6 +82,7 @@ class DaemonConfig:
     history_age: str | int = 0
     history_entries: int | None = None
     registry_connections: int = 0
+    source_policy: str = ""
     without_meaning: tuple[str, ...] = ()
 
 
@@ -102,6 +104,7 @@ def parse_buildkitd(text: str, name: str) -> DaemonConfig:
         "root": root.text("root"),
         "debug": root.boolean("debug") or root.boolean("trace"),
         "entitlements": _entitlements(root),
+        "source_policy": root.text("sourcePolicy"),
         "registries": parse_registries(root),
     }
     readers = (

@@ -13,6 +13,7 @@ from lamina.config.registries import GC_KEYS, POLICY_KEYS
 ROOT = (
     *("root", "debug", "trace", "insecure-entitlements", "proxyNetwork", "provenanceEnvDir", "log", "dns", "grpc"),
     *("otel", "cdi", "history", "worker", "registry", "frontend", "system", "cache", "ghacache"),
+    "sourcePolicy",  # ours, not BuildKit's
 )
 _NETWORK = {
     "networkMode": str,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lamina.api.pb import control_pb2
 from lamina.attest.predicate import Invocation
 from lamina.attest.request import parse_request, requests_of
+from lamina.bridge.asking import asking
 from lamina.bridge.bridge import Allowed, Bridge, Workers, wanted
 from lamina.bridge.options import cache_text, options_of
 from lamina.bridge.values import Result
@@ -20,6 +21,7 @@ from lamina.cancel import Cancel
 from lamina.daemon.builds import Build, Builds
 from lamina.daemon.clipping import Clipping, LogLimits
 from lamina.daemon.exports import exporters_of, goes_to_client, plan_of, response_of
+from lamina.daemon.judging import judging, policies_of
 from lamina.daemon.outlets import ClientOutlets
 from lamina.daemon.sessions import Sessions
 from lamina.daemon.tally import Ended, Tally
@@ -31,6 +33,7 @@ from lamina.engine.outputs import Plan
 from lamina.engine.recording import argument
 from lamina.engine.upkeep.collect import collect_garbage
 from lamina.errors import InputError, NotYetError
+from lamina.policy.values import Policy
 from lamina.progress import RECEIVED, Sink, StatusEvent, done_for
 from lamina.remote.exporting import finalize_export, find_exporters
 from lamina.remote.session import RemoteSession
@@ -95,6 +98,7 @@ class Settings:
         cdi_dirs: where devices are described, () for the usual places.
         own_frontends: by name, run in this process.
         log_limits: how much of each step's output clients are shown.
+        source_policy: which sources builds may use, None for all.
     """
 
     entitlements: frozenset[str] = frozenset()
@@ -106,6 +110,7 @@ class Settings:
     cdi_dirs: tuple[str, ...] = ()
     own_frontends: Mapping[str, Frontend] = field(default_factory=dict)
     log_limits: LogLimits = field(default_factory=LogLimits)
+    source_policy: Policy | None = None
 
 
 class Builder:
@@ -189,9 +194,12 @@ class Builder:
                 client=_described(request),
                 shared=self._shared,
                 parent=parent,
+                policies=policies_of(request, self._settings.source_policy),
             )
             with self._forgetting(job) if request.Internal else nullcontext(), self._traces.of(job):
                 self._builds.tell(request.Ref)
+                if request.SourcePolicySession:
+                    job.gate.ask = asking(job, judging(self._sessions, request.SourcePolicySession, build.cancel))
                 try:
                     found = self._frontend(request, build, job)
                     if request.EnableSessionExporter and isinstance(session, RemoteSession):
@@ -264,8 +272,6 @@ class Builder:
         Raises:
             InputError: an entitlement that is not granted, or something that makes no sense.
         """
-        if request.HasField("SourcePolicy") or request.SourcePolicySession:
-            raise NotYetError("source policies")
         if request.ProxyNetwork:
             raise NotYetError("the proxy network")
         for name in request.Entitlements:

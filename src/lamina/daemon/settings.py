@@ -11,6 +11,8 @@ from lamina.engine.options import Environment
 from lamina.engine.upkeep.amounts import parse_seconds
 from lamina.engine.upkeep.policy import parse_policies
 from lamina.errors import InputError
+from lamina.policy.read import MAX_BYTES, parse_policy
+from lamina.policy.values import Policy
 
 _MAX_BYTES = 1 << 20
 
@@ -59,7 +61,7 @@ def running(config: DaemonConfig, base: Path, environment: Environment, given: S
         given: of the command line.
 
     Raises:
-        InputError: policies that cannot be understood.
+        InputError: policies that cannot be understood, or read.
     """
     changes: dict[str, object] = {}
     if config.gc:
@@ -83,6 +85,22 @@ def running(config: DaemonConfig, base: Path, environment: Environment, given: S
         frontends=frozenset(name for name, enabled in frontends.items() if enabled),
         gateway_repositories=config.gateway_repositories,
         labels={**config.labels, **given.labels},
+        source_policy=_source_policy(base / config.source_policy) if config.source_policy else None,
         cdi_dirs=("/nonexistent",) if config.cdi_dirs is None else config.cdi_dirs,
     )
     return Running(replace(environment, **changes), settings, config.addresses, config.tls)  # type: ignore[arg-type]
+
+
+def _source_policy(path: Path) -> Policy:
+    """Return the policy that holds for every build.
+
+    Raises:
+        InputError: it cannot be read, or is none.
+    """
+    try:
+        with open(path, "rb") as file:
+            return parse_policy(file.read(MAX_BYTES + 1).decode("utf-8"), str(path))
+    except OSError as error:
+        raise InputError(f"the source policy cannot be read: {error.strerror}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise InputError("the source policy is not UTF-8 text", where=str(path)) from error

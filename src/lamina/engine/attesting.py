@@ -114,7 +114,7 @@ class Attesting:
                         raise InputError("a frontend returned an attestation without a file's path")
                 if given.graph is None:
                     raise InputError(f"a frontend returned an attestation without content: {given.path[:200]!r}")
-                yield _Part(one.platform, given, given.graph)
+                yield _Part(one.platform, given, self._job.gate.admit(given.graph))
         sbom = self._asked.sbom
         has = any(given.predicate_type == SPDX for one in self._wanted for given in one.given)
         if sbom is not None and not has:
@@ -128,6 +128,7 @@ class Attesting:
             if one.graph is not None:
                 fresh = self._job.options.no_cache
                 graph = scan_graph(generator, one.graph, one.extras, str(one.platform), ignore_cache=fresh)
+                graph = self._job.gate.admit(graph)
                 yield _Part(one.platform, Given(BUNDLE, graph, "", SPDX, SBOM_REASON, core=CORE), graph)
 
     def _read(self, given: Given, ref: LayerRef) -> list[Attestation]:

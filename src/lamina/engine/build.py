@@ -76,7 +76,7 @@ def _build(options: BuildOptions, platforms: list[Platform], job: Job) -> BuildR
     warnings = tuple(dict.fromkeys(warning for one in converted for warning in one.warnings))
     for warning in warnings:
         sink(WarningEvent("", warning.message, url=warning.rule, source=warning.source))
-    graphs = [load_definition(one.definition) for one in converted]
+    graphs = [job.gate.admit(load_definition(one.definition)) for one in converted]
     observed = memo.observe(options.context, graphs[0]) if options.context else None
     troubles: list[tuple[str, ...]] = []
 

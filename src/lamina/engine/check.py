@@ -23,11 +23,13 @@ from lamina.dockerfile.convert import ResolvedBase, convert
 from lamina.dockerfile.instructions import Dockerfile
 from lamina.dockerfile.parser import parse
 from lamina.dockerfile.syntax import check_syntax
+from lamina.engine.gate import Gate, open_gate
 from lamina.engine.options import BuildOptions, Environment
 from lamina.errors import Error, InputError, MachineError, NetworkError, NotYetError, StorageError
 from lamina.oci.platform import Platform, host_platform
 from lamina.oci.reference import Reference
 from lamina.patterns import IgnoreRules, parse_ignore
+from lamina.policy.values import Source
 from lamina.progress import Sink, WarningEvent
 from lamina.session import Session
 
@@ -67,9 +69,15 @@ def check_in_build(
     return tuple(finding.line() for finding in warnings[:_MAX_EVENTS])
 
 
-def check(options: BuildOptions, session: Session, environment: Environment, cancel: Cancel) -> Report:
-    """Check a Dockerfile without building; what is wrong with it stands in the report."""
-    with Checker(options, session, environment, cancel) as checker:
+def check(
+    options: BuildOptions, session: Session, environment: Environment, cancel: Cancel, gate: Gate | None = None
+) -> Report:
+    """Check a Dockerfile without building; what is wrong with it stands in the report.
+
+    Args:
+        gate: of the build in which this is asked; None for what the options say.
+    """
+    with Checker(options, session, environment, cancel, gate) as checker:
         return checker.report(options.dockerfile)
 
 
@@ -81,10 +89,18 @@ class Checker:
         bases: what is known of base images.
     """
 
-    def __init__(self, options: BuildOptions, session: Session, environment: Environment, cancel: Cancel) -> None:
+    def __init__(
+        self,
+        options: BuildOptions,
+        session: Session,
+        environment: Environment,
+        cancel: Cancel,
+        gate: Gate | None = None,
+    ) -> None:
         self._options, self._name = options, options.dockerfile_name
         self.platforms = list(map(Platform.parse, options.platforms)) or [host_platform()]
         self.bases = _Bases(session, environment, cancel, self.platforms[0], pull=options.pull)
+        self.bases.gate = gate or open_gate(options)
         self._check_options = _check_options(options, self.platforms[0], self.bases.config)
 
     def __enter__(self) -> Checker:
@@ -201,6 +217,7 @@ class _Bases:
         self._open: Callable[[], Any] = lambda: _open_place(session, environment, cancel, platform, pull)
         self._cancel = cancel
         self._place: Any = None
+        self.gate = Gate()
         self._broken = ""
         self._found: dict[tuple[str, str], tuple[Mapping[str, Any] | None, str]] = {}
         self._unreachable: dict[str, str] = {}
@@ -251,6 +268,8 @@ class _Bases:
             self._broken = str(error)
             return None, self._broken
         try:
+            admitted = self.gate.judge(Source(f"docker-image://{reference}"), platform).identifier
+            reference = Reference.parse(admitted.removeprefix("docker-image://"))
             image = self._place.images.resolve(reference, platform, self._cancel)
         except (NetworkError, InputError, StorageError, MachineError) as error:
             if isinstance(error, NetworkError) and getattr(error, "kind", "") not in _ANSWERED:

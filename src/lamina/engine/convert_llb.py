@@ -16,6 +16,7 @@ from lamina.dockerfile.convert import convert
 from lamina.dockerfile.parser import parse
 from lamina.dockerfile.syntax import check_syntax
 from lamina.engine.build import convert_options, wanted_platforms
+from lamina.engine.gate import open_gate
 from lamina.engine.options import BuildOptions, Environment
 from lamina.engine.place import Place
 from lamina.engine.resolve import Resolver
@@ -37,7 +38,7 @@ def convert_llb(options: BuildOptions, session: Session, environment: Environmen
     check_syntax(options.dockerfile, options.dockerfile_name, options.build_args)
     dockerfile = parse(options.dockerfile, options.dockerfile_name)
     with Place(environment, cancel, credentials=session.credentials, platform=platforms[0], pull=options.pull) as place:
-        resolve = Resolver(place, cancel, lambda _event: None)
+        resolve = Resolver(place, cancel, lambda _event: None, open_gate(options))
         definition = convert(dockerfile, convert_options(options, platforms[0]), resolve).definition
     return json.dumps(as_json(definition), indent=2, ensure_ascii=False) + "\n"
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lamina.cancel import Cancel
 from lamina.engine.caches import Caches, open_caches, without_gone_layers
+from lamina.engine.gate import open_gate
 from lamina.engine.options import BuildOptions, BuildResult, Environment
 from lamina.engine.outputs import Built, Exporting, Outlets, Plan
 from lamina.engine.place import Place
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from lamina.attest.capture import Material
     from lamina.attest.predicate import Invocation
     from lamina.engine.attesting import Attesting, Given
+    from lamina.policy.values import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,13 @@ class Job:
         client: what the client of a daemon said of the build, for the record.
         shared: with other builds in this process.
         parent: the span that asked for the build.
+        policies: which sources may be used, beside those of the options.
+
+    Raises:
+        InputError: a policy of the options is none.
 
     Attributes:
+        gate: judges every source before it is looked up.
         is_served: the build is for a client of a daemon.
         trace: of this build, gathered from its events.
         place, recording, resolve: open as long as the job is.
@@ -103,7 +110,9 @@ class Job:
         client: Mapping[str, Any] | None = None,
         shared: Shared | None = None,
         parent: TraceContext | None = None,
+        policies: Sequence[Policy] = (),
     ) -> None:
+        self.gate = open_gate(options, policies)
         self._client, self._shared = client, shared
         self.options, self.plan, self.session, self.environment = options, plan, session, environment
         tracer = environment.tracer
@@ -138,7 +147,7 @@ class Job:
             self.recording = stack.enter_context(Recording(self.place, self.options, self._outer, self._client))
             stack.enter_context(Traced(self))
             self.sink = self.recording.sink
-            self.resolve = Resolver(self.place, self.cancel, self.sink)
+            self.resolve = Resolver(self.place, self.cancel, self.sink, self.gate)
             self.place.room.start()
             self._stack = stack.pop_all()
         return self
@@ -174,6 +183,7 @@ class Job:
             Error: the first failure.
         """
         with self._solving:
+            graphs = [self.gate.admit(graph) for graph in graphs]
             self.recording.defined(graphs)
             return without_gone_layers(self.caches, self.place, lambda: self.solver.solve(graphs))
 
@@ -184,6 +194,7 @@ class Job:
             Error: the first failure; nothing half-written stays.
         """
         caches, solver = self.caches, self.solver
+        wanted = [self._admitted(one) for one in wanted]
         attesting = self._attesting(wanted)
 
         def carry_out() -> BuildResult:
@@ -214,6 +225,11 @@ class Job:
             result, timings=solver.timings, build=self.recording.id, explanations=self.recording.explanations
         )
 
+    def _admitted(self, wanted: Wanted) -> Wanted:
+        graph = self.gate.admit(wanted.graph) if wanted.graph is not None else None
+        extras = {name: self.gate.admit(one) for name, one in wanted.extras.items()}
+        return replace(wanted, graph=graph, extras=extras)
+
     def _attesting(self, wanted: Sequence[Wanted]) -> Attesting | None:
         """Return what makes the attestations; None where there are none, as in most builds."""
         if not self.options.attests and not any(one.given for one in wanted):
@@ -238,4 +254,5 @@ class Job:
             secret_key=options.secret_key,
             cdi_dirs=tuple(options.cdi_dirs),
             shared=self._shared,
+            gate=self.gate,
         )

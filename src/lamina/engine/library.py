@@ -133,6 +133,7 @@ def solve(
     exact_modes: bool = False,
     counted_secrets: Sequence[str] = (),
     secret_key: str | Path = "",
+    source_policies: Sequence[tuple[str, str]] = (),
     root: str | Path = DEFAULT_ROOT,
     environment: Environment | None = None,
     progress: Sink = discard,
@@ -148,6 +149,7 @@ def solve(
         exact_modes: modes of files in `contexts` count in cache keys as they are, and not as git has them.
         counted_secrets: ids of secrets that count in cache keys: a changed one runs its steps again.
         secret_key: file with the key of their fingerprints, for machines that share a cache.
+        source_policies: name and text of files that say which sources may be used.
 
     Raises:
         lamina.errors.Error: what cannot be done, and why.
@@ -162,6 +164,7 @@ def solve(
         exact_modes=exact_modes,
         counted_secrets=sorted(set(counted_secrets)),
         secret_key=str(secret_key),
+        source_policies=list(source_policies),
     )
     return solve_definition(definition, dict(config or {}), options, session, environment, progress, cancel or Cancel())
 

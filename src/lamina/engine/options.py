@@ -99,6 +99,7 @@ class BuildOptions:
         attests: attestations by type (`provenance`, `sbom`) with their options, as `--attest` has them.
         origin_materials: (kind, where, digest) of what it was brought from, for provenance.
         vcs: what version control says of the context (`revision`, `source`, ...), for provenance.
+        source_policies: name and text of files that say which sources may be used.
         expect_cached: steps (a part of their names) that must be in the cache, "" for all: a miss fails the build
             before the step runs.
     """
@@ -142,6 +143,7 @@ class BuildOptions:
     expect_cached: list[str] = field(default_factory=list)
     attests: dict[str, str] = field(default_factory=dict)
     vcs: dict[str, str] = field(default_factory=dict)
+    source_policies: list[tuple[str, str]] = field(default_factory=list)
 
     def switch(self, name: str) -> bool | None:
         """Return a build argument that is on or off, None when it is not given or empty.

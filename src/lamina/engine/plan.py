@@ -18,6 +18,7 @@ from lamina.dockerfile.syntax import check_syntax
 from lamina.engine.build import convert_options, wanted_platforms
 from lamina.engine.caches import open_caches
 from lamina.engine.explaining import Explainer
+from lamina.engine.gate import open_gate
 from lamina.engine.options import BuildOptions, Environment
 from lamina.engine.place import Place
 from lamina.engine.resolve import Resolver
@@ -98,10 +99,11 @@ def plan(
         environment, cancel, credentials=session.credentials, platform=platforms[0], pull=options.pull, fetch=False
     )
     with place:
-        resolve = Resolver(place, cancel, sink)
+        gate = open_gate(options)
+        resolve = Resolver(place, cancel, sink, gate)
         converted = [convert(dockerfile, convert_options(options, platform), resolve) for platform in platforms]
-        graphs = [load_definition(one.definition) for one in converted]
-        settings = SolveSettings(allow=entitlements(options))
+        graphs = [gate.admit(load_definition(one.definition)) for one in converted]
+        settings = SolveSettings(allow=entitlements(options), gate=gate)
         with (
             open_caches(place, replace(options, cache_to=[]), sink) as caches,
             Solver(place, session, sink, settings, caches) as solver,

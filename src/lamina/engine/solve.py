@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,6 +16,7 @@ from lamina.cache.records import Records
 from lamina.cancel import Cancel
 from lamina.engine.contexts import Contexts
 from lamina.engine.counted_secrets import CountedSecrets
+from lamina.engine.gate import Gate
 from lamina.engine.options import BuildOptions, Environment, Timing
 from lamina.engine.packing import Packer
 from lamina.engine.place import Place
@@ -66,6 +67,7 @@ class SolveSettings:
             them, "" for the store's own.
         cdi_dirs: where devices are described, () for the usual places.
         shared: with other builds in this process.
+        gate: judges the sources of nested builds; those of the graphs that are solved were judged before.
     """
 
     jobs: int = 0
@@ -81,6 +83,7 @@ class SolveSettings:
     secret_key: str = ""
     cdi_dirs: tuple[str, ...] = ()
     shared: Shared | None = None
+    gate: Gate = field(default_factory=Gate)
 
 
 class Watcher(Protocol):
@@ -154,6 +157,7 @@ class Solver:
             fill_mount=caches.fill_mount if caches else None,
             mount_used=place.room.mount_used,
             nested=self._solve_nested,
+            policy_mark=settings.gate.mark,
         )
 
     def __enter__(self) -> Solver:
@@ -184,6 +188,7 @@ class Solver:
 
     def _solve_nested(self, graph: Graph, depth: int, cancel: Cancel) -> LayerRef:
         """Solve a graph that a step of this build found; its steps are told of, but not numbered in the record."""
+        graph = self._settings.gate.admit(graph)
         vertices = self._load([graph], depth)
         on_resolved = partial(self._take, frozenset())
         resolved = self._runner(vertices, on_resolved, None, cancel).solve([graph.target[0]])

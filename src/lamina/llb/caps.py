@@ -19,6 +19,7 @@ LLB_CAPS = frozenset(
         *("file.rm.wildcard", "file.copy.includeexcludepatterns", "file.copy.alwaysreplaceexistingdestpaths"),
         *("file.copy.modestring", "file.symlink.create", "constraints", "platform", "meta.ignorecache"),
         *("meta.description", "meta.exportcache", "mergeop", "diffop", "exporter.multiple", "exporter.session"),
+        *("source.policy", "source.policy.session"),
         *(
             "exporter.image.annotations",
             "exporter.image.attestations",

@@ -44,7 +44,12 @@ class BuildOp:
         bare.CopyFrom(self._op)
         bare.ClearField("inputs")
         parts = {"kind": "build", "file": self._file}
-        return CacheMap(message_digest("build", bare), tuple(Dependency() for _ in self._op.inputs), parts)
+        mark = self._worker.policy_mark
+        return CacheMap(
+            message_digest(f"build {mark}" if mark else "build", bare),
+            tuple(Dependency() for _ in self._op.inputs),
+            parts,
+        )
 
     def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
         """Never asked: inputs count by identity."""

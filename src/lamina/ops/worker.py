@@ -76,6 +76,7 @@ class Worker:
         mount_used: told of each cache mount (by its directory's name) that a step has used.
         fill_mount: fills a new cache mount (by id, in a directory) from a cache elsewhere; False when none has it.
         allow: entitlements of steps (`security.insecure`, `network.host`, `device`, `device=NAME`).
+        policy_mark: counts in keys of nested builds, whose sources policies judge only when they run.
         nested: solves a graph inside a step of this one, at a depth; returns what its target yields.
         devices: the CDI devices of this machine, read when the first step asks for one.
     """
@@ -104,6 +105,7 @@ class Worker:
     secret_version: Callable[[str], str] = _no_version
     mount_used: Callable[[str], None] = lambda _name: None
     nested: Callable[[Graph, int, Cancel], LayerRef] = _no_nesting
+    policy_mark: str = ""
     _materialized: dict[int, LayerRef] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 

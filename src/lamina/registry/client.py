@@ -21,6 +21,8 @@ from lamina.cancel import Cancel
 from lamina.errors import Error, InputError
 from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest, sha256_digest
+from lamina.oci.manifest import parse_index
+from lamina.oci.media_types import OCI_INDEX
 from lamina.oci.reference import Reference
 from lamina.registry.auth import CredentialSource, Scope
 from lamina.registry.download import BlobSink, Download, Progress
@@ -102,6 +104,16 @@ class Registry:
             RegistryError: as for `resolve`; or the bytes are not what `ref` or the registry's header says.
         """
         return self._from_any(ref, lambda endpoint: self._manifest(endpoint, ref))
+
+    def referrers(self, ref: Reference) -> tuple[Descriptor, ...]:
+        """Return what says of itself that it is about the manifest that `ref` names by digest.
+
+        Asked by the registry's list, or where it has none by the tag that stands for it.
+
+        Raises:
+            RegistryError: as for `resolve`; or the list is none. That there is none is no error.
+        """
+        return self._from_any(ref, lambda endpoint: self._referrers(endpoint, ref))
 
     def blob(self, ref: Reference, descriptor: Descriptor, ingest: BlobSink) -> None:
         """Write a blob into `ingest`, from its `offset` on; the ingest verifies the digest when it commits.
@@ -265,6 +277,26 @@ class Registry:
         if fault:
             raise RegistryError(f"unusable manifest: {fault}", kind="protocol", where=f"{endpoint.registry}: {ref}")
         return Descriptor(media_type, digest, len(raw)), raw
+
+    def _referrers(self, endpoint: Endpoint, ref: Reference) -> tuple[Descriptor, ...]:
+        assert ref.digest is not None
+        repository = endpoint.repository(ref)
+        tag = f"{ref.digest.algorithm}-{ref.digest.hex}"
+        for path in (f"/v2/{repository}/referrers/{ref.digest}", manifest_path(repository, tag)):
+            response = self._exchange.once(endpoint, "GET", path, [Scope(repository)], headers={"Accept": OCI_INDEX})
+            if response.status == 404:
+                response.close()
+                continue
+            if response.status != 200:
+                raise self._exchange.failure(response, endpoint, f"list what refers to {ref}", _name(ref))
+            with response:
+                raw = response.read(MAX_MANIFEST, what="the list of referrers")
+            try:
+                return parse_index(raw, OCI_INDEX, _name(ref)).manifests
+            except InputError as error:
+                what = f"its list of referrers is none: {error.what}"
+                raise RegistryError(what, kind="protocol", where=_name(ref)) from error
+        return ()
 
     def _push_manifest(self, endpoint: Endpoint, ref: Reference, media_type: str, raw: bytes, digest: Digest) -> Digest:
         """Put a manifest once and make sure that it arrived."""

@@ -16,6 +16,7 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lamina.cancel import Cancel
@@ -25,6 +26,7 @@ from lamina.session import Session
 from lamina.source.git_access import access_for
 from lamina.source.git_checkout import Checkout, Submodule, empty_directory, set_times, subdirectory
 from lamina.source.git_kept import lock_name, mark_used, name_of
+from lamina.source.git_objects import GitObjects
 from lamina.source.git_program import Access, GitError, GitProgram, Log, unheard
 from lamina.source.git_repository import GitRepository, explain, is_damage
 from lamina.source.git_spec import GitSpec, Pin, check_pin, pin_without_asking, read_refs, refs_to_ask
@@ -116,6 +118,30 @@ class GitSource:
         """Return what opens `remote` for `spec`."""
         known_hosts = self._directory / "known_hosts"
         return access_for(remote, spec, self._session, known_hosts=known_hosts, scratch=folder)
+
+    def objects(self, spec: GitSpec, pin: Pin, cancel: Cancel) -> GitObjects:
+        """Return the objects that a pin stands for, fetched if they are not here.
+
+        Raises:
+            InputError: another commit than the checksum says; NetworkError: they cannot be fetched.
+        """
+        found: list[GitObjects] = []
+
+        def read(kind: str, name: str, repository: Path) -> bytes:
+            return self._git.run(["cat-file", kind, name], cancel, git_dir=repository)
+
+        def use(repository: Path, commit: str) -> None:
+            check_pin(spec, Pin(pin.object, commit, pin.ref))
+            tag = read("tag", pin.object, repository) if commit != pin.object else b""
+            found.append(GitObjects(commit, read("commit", commit, repository), tag))
+
+        folder = self._new_folder()
+        try:
+            access = partial(self.access, spec.remote, spec, folder)
+            self.with_commit(use, pin, spec.remote, access, cancel=cancel, log=unheard)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return found[-1]
 
     def with_commit(
         self,

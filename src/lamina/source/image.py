@@ -11,9 +11,10 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lamina.cancel import Cancel
 from lamina.errors import InputError, NetworkError, StorageError
@@ -29,6 +30,9 @@ from lamina.snapshot.layers import Layers
 from lamina.snapshot.rows import LayerRow, dump_origin, parse_origin
 from lamina.state.db import State
 from lamina.store.store import Store
+
+if TYPE_CHECKING:
+    from lamina.source.image_chain import AttestationChain
 
 _MAX_DEPTH = 8
 
@@ -105,6 +109,12 @@ class ImageSource:
             with self._guard:
                 self._known[key] = self._known[pinned] = known
         return known
+
+    def chain(self, image: ResolvedImage, predicates: Collection[str] = ()) -> AttestationChain | None:
+        """Return what an image brings to vouch for it; raises as `ChainReader.read`."""
+        from lamina.source.image_chain import ChainReader
+
+        return ChainReader(self._store, self._registry, image).read(predicates)
 
     def from_layout(self, reference: Reference, platform: Platform | None, store: str = "") -> ResolvedImage:
         """Return an image of an offered OCI layout; its blobs are copied in when needed.

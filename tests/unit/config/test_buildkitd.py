@@ -130,6 +130,7 @@ def test_the_example_is_understood():
 
     assert found == DaemonConfig(
         root="/srv/lamina",
+        source_policy="policy.json",
         entitlements=("network.host",),
         addresses=("unix:///run/lamina/lamina.sock", "tcp://0.0.0.0:1234"),
         uid=0,

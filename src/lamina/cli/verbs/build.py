@@ -286,7 +286,8 @@ def fetch(request: Request, environment: Environment, sink: Sink, cancel: Cancel
     with closing(open_session(request, "", environment)) as session:
 
         def files(state: State, directory: str) -> None:
-            materials.extend(fetch_files(state, directory, session, environment, sink, cancel))
+            policies = options["source_policies"]
+            materials.extend(fetch_files(state, directory, session, environment, sink, cancel, policies))
 
         found = fetch_inputs(request.context, request.file, sys.stdin.buffer, files, options["build_args"])
         found.materials = materials

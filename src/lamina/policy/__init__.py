@@ -1,0 +1,1 @@
+"""Source policies: which sources a build may use, and what they are replaced by. Pure."""
