@@ -24,7 +24,7 @@ class Peer:
     Attributes:
         commands: for each kind of output the command lines that make it, with `{context}` and `{dest}` to be put in.
         no_cache: what makes it do everything anew.
-        cache_to, cache_from: options with `{ref}`, empty where it has no cache that travels.
+        cache_to, cache_from: options with `{ref}` (or `{repository}`, without a tag); empty where no cache travels.
         forget: command that empties its local cache.
     """
 
@@ -89,7 +89,14 @@ def buildah(folder: Path) -> Peer:
     storage = ["--root", str(folder / "buildah"), "--runroot", str(folder / "buildah-run")]
     bud = ["buildah", *storage, "bud", "-q", "--layers", "--isolation=chroot", "--network=host", "-t", TAG, "{context}"]
     push = ["buildah", *storage, "push", "-q", TAG, "oci-archive:{dest}"]
-    return Peer("buildah", {STORE: [bud], ARCHIVE: [bud, push]}, dict(os.environ))
+    return Peer(
+        "buildah",
+        {STORE: [bud], ARCHIVE: [bud, push]},
+        dict(os.environ),
+        cache_to=["--tls-verify=false", "--cache-to={repository}"],
+        cache_from=["--tls-verify=false", "--cache-from={repository}"],
+        forget=["buildah", *storage, "rmi", "--all", "--force"],
+    )
 
 
 def buildctl(address: str) -> Peer:

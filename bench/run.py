@@ -189,7 +189,8 @@ def caches(bench: Bench, folder: Path) -> None:
         context = busybox_context(folder / "cached", text)
 
         def refs(words: list[str], tool: Peer) -> list[str]:
-            return [word.format(ref=f"{registry}/{tool.name}:cache") for word in words]
+            repository = f"{registry}/{tool.name}"
+            return [word.format(ref=f"{repository}:cache", repository=repository) for word in words]
 
         def forget(tool: Peer) -> None:
             subprocess.run(tool.forget, capture_output=True, check=False)
@@ -197,7 +198,7 @@ def caches(bench: Bench, folder: Path) -> None:
         export = lambda tool: refs(tool.cache_to, tool)  # noqa: E731
         import_ = lambda tool: refs(tool.cache_from, tool)  # noqa: E731
         kept, sent = partial(bytes_kept, home), partial(bytes_sent, home)
-        bench.row("registry cache: build and export", context, cold=True, extra=export, tools=able, moved=kept)
+        bench.row("registry cache: build and export", context, forget, extra=export, tools=able, moved=kept)
         fetch = partial(bench.row, extra=import_, output=ARCHIVE, tools=able, moved=sent)
         fetch("registry cache: import to an archive", context, forget)
 
