@@ -104,3 +104,23 @@ def test_a_frontend_in_a_container(frontend_image: Lamina, tmp_path: Path):
     assert (out / "soup").read_text() == "soup\n"
     assert (out / "menu").read_text() == "soup of the day\n"
     assert any(vertex.name == "[frontend] recipe" for response in told for vertex in response.vertexes)
+
+
+def test_the_command_line_runs_the_frontend_that_a_file_names(frontend_image: Lamina, tmp_path: Path):
+    """Without a daemon: by the directive or BUILDKIT_SYNTAX, from a file or standard input; the second time cached."""
+    folder = tmp_path / "ctx"
+    folder.mkdir()
+    recipe = "from recipe\nrun echo soup > /soup\nfile /menu soup of the day\n"
+    (folder / "Dockerfile").write_text("# syntax=recipe\n" + recipe)
+    frontend_image.build(folder, "-o", f"type=local,dest={tmp_path / 'out'}")
+    assert (tmp_path / "out/menu").read_text() == "soup of the day\n"
+
+    words = ("--build-arg", "BUILDKIT_SYNTAX=recipe", "-f", "-", "-t", "made")
+    again = frontend_image.build(folder, *words, input=recipe)
+    assert any(line.endswith(" CACHED") for line in again.stderr.splitlines())
+    frontend_image("save", "-o", tmp_path / "made.tar", "made")
+    assert (tmp_path / "made.tar").stat().st_size > 1000
+
+    failed = frontend_image.build(folder, "-f", "-", input="# syntax=recipe\nstir\n", check=False)
+    assert failed.returncode != 0
+    assert "no such word: 'stir'" in failed.stderr

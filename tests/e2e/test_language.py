@@ -39,13 +39,15 @@ def mode(path: Path) -> int:
 class TestFile:
     def test_another_front_end_is_never_taken_for_a_dockerfile(self, lamina: Lamina, tmp_path: Path):
         """A1.2: by build, check and outline alike; the build argument says that it is a Dockerfile after all."""
-        (tmp_path / "Dockerfile").write_text("# syntax=some/frontend:1\nFROM scratch\nCOPY <<E /f\nE\n")
+        (tmp_path / "Dockerfile").write_text("# syntax=127.0.0.1:1/frontend:1\nFROM scratch\nCOPY <<E /f\nE\n")
 
-        for words in ([], ["--call=check"], ["--call=targets"]):
+        done = lamina.build(tmp_path, check=False)
+        assert done.returncode != 0 and "127.0.0.1:1" in done.stderr
+        for words in (["--call=check"], ["--call=targets"]):
             done = lamina.build(tmp_path, *words, check=False)
             said = done.stdout + done.stderr
-            assert done.returncode != 0 and "not yet: the front end 'some/frontend:1'" in said
-            assert "# syntax=some/frontend:1" in said and "BUILDKIT_SYNTAX=docker/dockerfile:1" in said
+            assert done.returncode != 0 and "not yet: the front end '127.0.0.1:1/frontend:1'" in said
+            assert "# syntax=127.0.0.1:1/frontend:1" in said and "BUILDKIT_SYNTAX=docker/dockerfile:1" in said
         lamina.build(tmp_path, "--build-arg", "BUILDKIT_SYNTAX=docker/dockerfile:1")
 
 

@@ -94,6 +94,17 @@ def is_built_in(image: str) -> bool:
     return f"{reference.registry}/{reference.repository}" in _BUILT_IN
 
 
+def other_frontend(data: bytes, build_args: Mapping[str, str]) -> str:
+    """Return the image of the front end that a file or the build argument names, "" for the one that is built in."""
+    given = build_args.get(BUILD_ARG)
+    if given is not None:
+        image = given.strip().partition(" ")[0]
+    else:
+        found = find_syntax(data)
+        image = found.image if found is not None else ""
+    return "" if not image or is_built_in(image) else image
+
+
 def check_syntax(data: bytes, filename: str, build_args: Mapping[str, str]) -> None:
     """Check that a file is for the front end that is built in.
 

@@ -18,6 +18,7 @@ from lamina.errors import InputError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
     from typing import Any
 
     from lamina.cancel import Cancel
@@ -242,6 +243,7 @@ def _solve(request: Request, inputs: Inputs | None, environment: Environment, di
     from contextlib import closing
 
     from lamina.cli.signals import cancelling
+    from lamina.dockerfile.syntax import other_frontend
     from lamina.engine.build import build
     from lamina.engine.options import BuildOptions
 
@@ -256,9 +258,29 @@ def _solve(request: Request, inputs: Inputs | None, environment: Environment, di
 
                 options.vcs = version_control(fetched.context, os.environ)
             with closing(open_session(request, fetched.context, environment)) as session:
+                if image := other_frontend(options.dockerfile, options.build_args):
+                    return _build_by_frontend(image)(options, session, environment, sink, cancel)
                 return build(options, session, environment, sink, cancel)
         finally:
             fetched.close()
+
+
+def _build_by_frontend(image: str) -> Callable[..., BuildResult]:
+    """Return what builds with a frontend in an image.
+
+    Raises:
+        MachineError: the libraries that speak with one are not installed.
+    """
+    from functools import partial
+
+    try:
+        from lamina.bridge.foreign import build_by_frontend
+    except ImportError as error:
+        from lamina.errors import MachineError
+
+        what = f"the front end {image[:200]!r} needs a library that is not here: {error.name}"
+        raise MachineError(what, hint="pip install 'lamina[daemon]'") from error
+    return partial(build_by_frontend, image)
 
 
 def _without_reasons(sink: Sink) -> Sink:
