@@ -15,7 +15,7 @@ from e2e.executor_fixtures import OLD, Bench, mount, open_bench, require
 from lamina.cancel import Cancel
 from lamina.errors import CancelledError, InputError, MachineError
 from lamina.executor.names import hosts_file
-from lamina.executor.step import Rootfs, StepMount, Ulimit
+from lamina.executor.step import Limits, Rootfs, StepMount, Ulimit
 
 pytestmark = pytest.mark.e2e
 
@@ -604,3 +604,28 @@ def _running(argument: str) -> bool:
             if argument.encode() in words:
                 return True
     return False
+
+
+LIMITS = Limits(
+    memory=64 << 20, memory_swap=64 << 20, cpu_shares=512, cpu_period=50_000, cpu_quota=25_000, cpuset_cpus="0"
+)
+
+
+def test_limits_hold_and_leave_no_group(bench: Bench) -> None:
+    """H5: where groups cannot be had the step runs without, and says so."""
+    script = "echo in; cat /proc/self/cgroup; head -c 100000000 /dev/zero | tail -c 100000000 | wc -c"
+    _result, output = bench.run("sh", "-c", script, limits=LIMITS)
+
+    made = [path for path in Path("/sys/fs/cgroup").glob("**/lamina-*") if path.is_dir()]
+    assert made == []
+    if "cannot be set" in output:
+        assert output.splitlines()[-1] == "100000000"
+        pytest.skip(output.splitlines()[0])
+    assert "/lamina-" in output
+    assert "100000000" not in output, "it had more memory than it was given"
+
+
+def test_steps_after_one_with_limits_have_none(bench: Bench) -> None:
+    bench.run("true", limits=LIMITS)
+
+    assert "/lamina-" not in bench.sh("cat /proc/self/cgroup")

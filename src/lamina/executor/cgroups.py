@@ -14,7 +14,13 @@ import os
 import sys
 
 from lamina.executor import kernel
+from lamina.executor.limits import controllers, files_v1, files_v2, write
 from lamina.executor.stubs import MachineSetupError, SetupError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 ROOT = "/sys/fs/cgroup"
 _CGROUP2_MAGIC = 0x63677270
@@ -78,6 +84,28 @@ class Groups:
         self._token = token
         self._home: list[str] = []  # directories to go back to
 
+    def limit(self, limits: Mapping[str, Any], number: int) -> StepGroup:
+        """Enter a new group with limits, in the hierarchies that know them.
+
+        Raises:
+            OSError: this machine, or this user, cannot have such a group.
+        """
+        name, made = f"lamina-{self._token}-{number}", list[str]()
+        try:
+            for base, home, files in _places(limits):
+                path = os.path.join(base, *([] if base == ROOT else [home.strip("/")]), name)
+                os.mkdir(path)
+                made.append(path)
+                _prepare_cpuset(base, path)
+                write(path, files)
+                _enter(path)
+                self._home.append(os.path.join(base, home.strip("/")))
+        except OSError:
+            self.leave()
+            StepGroup(made).remove()
+            raise
+        return StepGroup(made)
+
     def join(self, parent: str, number: int) -> StepGroup | None:
         """Enter a new group below `parent` in every hierarchy there is; None when there is no parent to honour.
 
@@ -112,6 +140,27 @@ class Groups:
         for path in self._home:
             _enter(path)
         self._home.clear()
+
+
+def _places(limits: Mapping[str, Any]) -> list[tuple[str, str, dict[str, str]]]:
+    """Return base directory, our own group and the files to write, of each hierarchy that limits need.
+
+    Raises:
+        OSError: there is none for one of them.
+    """
+    needed = controllers(limits)
+    if layout() == "v2":
+        with open(f"{ROOT}/cgroup.subtree_control", "w") as file:
+            file.write(" ".join(f"+{name}" for name in needed))
+        return [(ROOT, _own_groups().get(ROOT, "/"), files_v2(limits))]
+    hierarchies, homes = _hierarchies(), _own_groups()
+    found: dict[str, dict[str, str]] = {}
+    for name, value in files_v1(limits).items():
+        base = hierarchies.get(name.partition(".")[0])
+        if base is None or base not in homes:
+            raise OSError(errno.ENOENT, f"no control group for {name.partition('.')[0]}")
+        found.setdefault(base, {})[name] = value
+    return [(base, homes[base], files) for base, files in found.items()]
 
 
 def _enter(path: str) -> None:

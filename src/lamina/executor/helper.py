@@ -222,6 +222,8 @@ class Helper:
             if header["cgroup_parent"] and self._name != "crun":
                 raise MachineSetupError("--cgroup-parent needs the OCI runtime crun (apt-get install crun)")
             step.cgroup = self._groups.join(header["cgroup_parent"], step.number)
+            if header["limits"] is not None:
+                self._limit(step, header["limits"])
             self._spawn(step)
         except (SetupError, OSError, ValueError, KeyError) as error:
             of_step = isinstance(error, SetupError) and not isinstance(error, MachineSetupError)
@@ -229,6 +231,17 @@ class Helper:
         finally:
             os.close(fds[1])
             self._groups.leave()
+
+    def _limit(self, step: _Step, limits: Json) -> None:
+        """Put the step under limits; where that cannot be, it says so and runs without."""
+        why = "with --cgroup-parent" if step.cgroup is not None else "with this OCI runtime; crun can"
+        if step.cgroup is None and self._name == "crun":
+            try:
+                step.cgroup = self._groups.limit(limits, step.number)
+                return
+            except OSError as error:
+                why = f"here: {error.strerror}"
+        os.write(step.streams[1], f"the limits of this step cannot be set {why}\n".encode())
 
     def _join(self) -> None:
         """Start the steps whose leader has begun by now."""

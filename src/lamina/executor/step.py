@@ -79,6 +79,26 @@ class Ulimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What one step may use (`pb.LinuxResources`); 0 and "" leave things as they are.
+
+    Attributes:
+        memory, memory_swap: bytes; the second counts both, -1 is unlimited.
+        cpu_shares: weight among others, 1024 is the usual one.
+        cpu_period, cpu_quota: microseconds of processor time in each period of so many.
+        cpuset_cpus, cpuset_mems: processors and memory nodes, such as "0-2,4".
+    """
+
+    memory: int = 0
+    memory_swap: int = 0
+    cpu_shares: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One process to run.
 
@@ -101,6 +121,7 @@ class Step:
         security: "sandbox" is docker's default confinement; "insecure" has all capabilities and no filter.
         readonly_root: mount the root read-only although it has an upper.
         cgroup_parent: control group in which the step's own is made; "" stays in the caller's.
+        limits: what it may use; where that cannot be set, it runs without, and says so among its errors.
         devices: device files under /dev, everything about them said (`executor.devices`).
         hooks: programs of this machine that the runtime starts; trusted.
         terminal: input, output and errors are one terminal, made in the step's own /dev/pts.
@@ -127,6 +148,7 @@ class Step:
     security: Security = "sandbox"
     readonly_root: bool = False
     cgroup_parent: str = ""
+    limits: Limits | None = None
     devices: tuple[DeviceNode, ...] = ()
     hooks: tuple[Hook, ...] = ()
     terminal: bool = False

@@ -28,6 +28,8 @@ _SIGNAL = b"signal "
 
 def encode_request(step: Step, config: dict[str, object]) -> bytes:
     """Return the request for a step with its runtime-spec config."""
+    from dataclasses import asdict
+
     blobs: list[bytes] = []
     mounts = [_mount(mount, blobs) for mount in step.mounts]
     for target, data in (("/etc/resolv.conf", step.resolv_conf), ("/etc/hosts", step.hosts)):
@@ -42,6 +44,7 @@ def encode_request(step: Step, config: dict[str, object]) -> bytes:
         "blobs": [len(blob) for blob in blobs],
         "nodev": step.security != "insecure",
         "cgroup_parent": step.cgroup_parent,
+        "limits": asdict(step.limits) if step.limits is not None else None,
         "terminal": step.terminal,
         "window": step.window,
         "name": step.name,

@@ -12,7 +12,12 @@ LLB_CAPS = frozenset(
         *("source.http", "source.http.auth", "source.http.checksum", "source.http.perm", "soruce.http.uidgid"),
         *("source.http.header", "source.ocilayout", "exec.meta.base", "exec.meta.network", "exec.meta.proxyenv"),
         *("exec.meta.security", "exec.meta.setsdefaultpath", "exec.meta.ulimit", "exec.meta.cdi"),
-        *("exec.meta.cgroup.parent", "exec.meta.removemountstubs.recursive", "exec.mount.bind"),
+        *(
+            "exec.meta.linux.resources",
+            "exec.meta.cgroup.parent",
+            "exec.meta.removemountstubs.recursive",
+            "exec.mount.bind",
+        ),
         *("exec.mount.bind.readwrite-nooutput", "exec.mount.cache", "exec.mount.cache.sharing"),
         *("exec.mount.selector", "exec.mount.tmpfs", "exec.mount.tmpfs.size", "exec.mount.secret", "exec.mount.ssh"),
         *("exec.mount.cache.content", "exec.cgroup", "exec.secretenv", "exec.validexitcode", "file.base"),

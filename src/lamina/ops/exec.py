@@ -16,7 +16,7 @@ from lamina.cancel import Cancel
 from lamina.errors import CancelledError, Error, InputError, SourceRange
 from lamina.executor.emulation import check_can_run
 from lamina.executor.names import host_resolv_conf, hosts_file
-from lamina.executor.step import Step, StepResult, Ulimit
+from lamina.executor.step import Limits, Step, StepResult, Ulimit
 from lamina.llb.identity import message_digest, op_digest
 from lamina.ops.mounts import SECRET, Mounts
 from lamina.ops.output import Output
@@ -46,9 +46,19 @@ class ExecOp:
 
     Args:
         build_args: names of the variables that come from ARG; only told when the cache missed.
+        limits: what the step may use.
     """
 
-    def __init__(self, op: Any, worker: Worker, source: SourceRange | None, *, build_args: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        op: Any,
+        worker: Worker,
+        source: SourceRange | None,
+        *,
+        build_args: Sequence[str] = (),
+        limits: Limits | None = None,
+    ) -> None:
+        self._limits = limits
         self._build_args = list(build_args)
         self._op = op
         self._exec = op.exec
@@ -224,6 +234,7 @@ class ExecOp:
             ulimits=tuple(Ulimit(limit.Name, limit.Soft, limit.Hard) for limit in meta.ulimit),
             readonly_root=mounts.readonly_root,
             cgroup_parent=meta.cgroupParent,
+            limits=self._limits,
             security="insecure" if self._exec.security == 1 else "sandbox",
         )
 

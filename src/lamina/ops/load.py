@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from lamina.errors import InputError, NotYetError
+from lamina.errors import InputError
 from lamina.llb.definition import Graph
 from lamina.llb.definition import Vertex as LlbVertex
 from lamina.ops.build import BuildOp
 from lamina.ops.exec import ExecOp
 from lamina.ops.file import FileOp
 from lamina.ops.http import HttpOp
+from lamina.ops.limits import limits_of
 from lamina.ops.merge import DiffOp, MergeOp
 from lamina.ops.passthrough import PassthroughOp
 from lamina.ops.source import ImageOp, LayoutOp, LocalOp
@@ -47,13 +48,12 @@ def load_vertices(graph: Graph, worker: Worker, depth: int = 0) -> dict[str, Ver
 def _op(vertex: LlbVertex, worker: Worker, depth: int) -> Op:
     kind = vertex.op.WhichOneof("op")
     source = vertex.sources[0] if vertex.sources else None
-    if vertex.metadata.HasField("linux_resources"):
-        raise NotYetError("limits of memory and processors for one step (linux_resources)", source=source)
     if kind == "source":
         return _source(vertex, worker)
     if kind == "exec":
         names = str(vertex.metadata.description.get("lamina.buildargs", ""))
-        return ExecOp(vertex.op, worker, source, build_args=tuple(names.split(",")) if names else ())
+        limits = limits_of(vertex.metadata, source)
+        return ExecOp(vertex.op, worker, source, build_args=tuple(names.split(",")) if names else (), limits=limits)
     if kind == "file":
         return FileOp(vertex.op, worker, vertex.digest, source)
     if kind == "merge":
