@@ -154,6 +154,11 @@ def _copy(**fields: Any) -> tuple[str, dict[str, Any]]:
     return "copy", fields
 
 
+def _required(include: list[str], required: list[str], **fields: Any) -> tuple[str, dict[str, Any]]:
+    given = {"include_patterns": include, "required_paths": required, "createDestPath": True, **fields}
+    return _copy(src="/", dest="/i/", dirCopyContents=True, **given)
+
+
 def _mkfile(path: str, **fields: Any) -> tuple[str, dict[str, Any]]:
     return "mkfile", {"path": path, "data": b"x", "mode": 0o640, **fields}
 
@@ -190,6 +195,14 @@ _CHAINS = (
     _chain(
         "exclude", _copy(src="/", dest="/i", exclude_patterns=["d", "*.tar"], createDestPath=True, dirCopyContents=True)
     ),
+    _chain("required", _required(["d/c"], ["/d/c"])),
+    _chain("required not there", _required(["d/none"], ["/d/none"])),
+    _chain("required and excluded", _required(["d/c"], ["/d/c"], exclude_patterns=["d/c"])),
+    _chain("required and all excluded", _required(["d"], ["/d"], exclude_patterns=["d"])),
+    _chain("required and one below kept", _required(["d"], ["/d"], exclude_patterns=["d", "!d/c"])),
+    _chain("required and all below excluded", _required(["d"], ["/d"], exclude_patterns=["d/**"])),
+    _chain("required and not included", _required(["*.txt"], ["/d/c"])),
+    _chain("required without patterns", _required([], ["/d/c"])),
     _chain(
         "replace",
         _mkdir("/x"),

@@ -22,7 +22,8 @@ class Material:
     """One source of a build.
 
     Attributes:
-        kind: `image`, `layout` (an image out of an OCI layout), `git`, `http` or `local`.
+        kind: `image`, `layout` (an image out of an OCI layout), `blob` and `layout-blob` (one blob of these), `git`,
+            `http` or `local`.
         where: reference, URL, or name of a directory of the user's.
         digest: `sha256:...`; of a repository the commit; "" for a directory.
         platform: of an image.
@@ -36,8 +37,10 @@ class Material:
     def descriptor(self) -> dict[str, Any]:
         """Return the resource descriptor (in-toto: `uri`, `digest`) of what is not a directory."""
         uri = self.where
-        if self.kind in ("image", "layout"):
-            uri = image_purl(self.where, self.platform, kind="docker" if self.kind == "image" else "oci")
+        if self.kind in ("image", "layout", "blob", "layout-blob"):
+            blob = {"ref_type": "blob"} if self.kind.endswith("blob") else {}
+            kind = "oci" if self.kind.startswith("layout") else "docker"
+            uri = image_purl(self.where, self.platform, kind=kind, **blob)
         found: dict[str, Any] = {"uri": uri}
         if self.kind == "git":
             found["digest"] = {"sha256" if len(self.digest) == 64 else "sha1": self.digest}
@@ -74,8 +77,8 @@ class Capture:
         return sorted({material.where for material in self.materials if material.kind == "local"})
 
     def resolved(self) -> list[dict[str, Any]]:
-        """Return descriptors of all sources that have a digest: images first, then repositories, then files."""
-        ranks = {"image": 0, "layout": 0, "git": 1, "http": 2}
+        """Return descriptors of all sources that have a digest: images first, then blobs, repositories, files."""
+        ranks = {"image": 0, "layout": 0, "blob": 1, "layout-blob": 1, "git": 2, "http": 3}
         kept = [one for one in without_doubles(self.materials) if one.kind in ranks]
         kept.sort(key=lambda one: (ranks[one.kind], one.where, str(one.platform or ""), one.digest))
         return [one.descriptor() for one in kept]

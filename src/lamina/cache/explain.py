@@ -104,6 +104,9 @@ def _special(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     if kind in ("image", "oci-layout"):
         return _base(old, new)
     found = []
+    if kind == "blob" and old.get("digest") != new.get("digest"):
+        what = clip(_text(new.get("reference")))
+        found.append(_source(f"the blob of {what}", what, old.get("digest"), new.get("digest")))
     if kind == "http" and old.get("digest") != new.get("digest"):
         what = clip(_text(new.get("url")))
         found.append(_source(f"the content of {what}", what, old.get("digest"), new.get("digest")))

@@ -67,6 +67,34 @@ def find_sources(view: View, src: str, options: CopyOptions) -> list[Source]:
     for path in map(clean_path, options.required):
         if view.lookup(view.resolve(path)) is None:
             raise missing(view, path)
+    sources = _find(view, src, options)
+    if options.required:
+        _check_required(view, clean_path(src), sources, options)
+    return sources
+
+
+def _check_required(view: View, src: str, sources: list[Source], options: CopyOptions) -> None:
+    """Raise InputError when patterns keep out what must be there: neither it nor anything below it is copied."""
+    named = () if options.exclude else {clean_path(f"{src}/{pattern}") for pattern in options.include}
+    for path in map(clean_path, options.required):
+        # A path that is named itself, and that nothing keeps out, needs no walk: it is there.
+        if path not in named and not any(_gives(view, source, path, options) for source in sources):
+            raise InputError(
+                f"/{path}: not found in {view.name} by what the patterns leave",
+                where=f"/{path}",
+                hint="it is there, but a pattern (--exclude) keeps it out",
+            )
+
+
+def _gives(view: View, source: Source, path: str, options: CopyOptions) -> bool:
+    for step in iter_source(view, source.entry, options):
+        full = f"{source.path}/{step.path}".strip("/")
+        if step.path and (full == path or full.startswith(f"{path}/")):
+            return True
+    return source.path == path and source.entry.kind != "d"
+
+
+def _find(view: View, src: str, options: CopyOptions) -> list[Source]:
     clean = clean_path(src)
     if options.allow_wildcard and has_glob(clean):
         paths = list(_match(view, clean))

@@ -3,7 +3,13 @@
 LLB_CAPS = frozenset(
     {
         *("source.git.mtime", "source.git.fetchbycommit", "source.image.checksum", "source.local.differ"),
-        *("file.rm.nofollowsymlink", "passthroughop", "source.buildop.llbfilename", "source.image.layerlimit"),
+        *(
+            "file.rm.nofollowsymlink",
+            "passthroughop",
+            "source.buildop.llbfilename",
+            "source.image.layerlimit",
+            "source.imageblob",
+        ),
         *("source.image", "source.image.resolvemode", "source.local", "source.local.includepatterns"),
         *("source.local.unique", "source.local.sessionid"),
         *("source.local.followpaths", "source.local.excludepatterns", "source.local.sharedkeyhint", "source.git"),
@@ -21,7 +27,12 @@ LLB_CAPS = frozenset(
         *("exec.mount.bind.readwrite-nooutput", "exec.mount.cache", "exec.mount.cache.sharing"),
         *("exec.mount.selector", "exec.mount.tmpfs", "exec.mount.tmpfs.size", "exec.mount.secret", "exec.mount.ssh"),
         *("exec.mount.cache.content", "exec.cgroup", "exec.secretenv", "exec.validexitcode", "file.base"),
-        *("file.rm.wildcard", "file.copy.includeexcludepatterns", "file.copy.alwaysreplaceexistingdestpaths"),
+        *(
+            "file.rm.wildcard",
+            "file.copy.includeexcludepatterns",
+            "file.copy.requiredpaths",
+            "file.copy.alwaysreplaceexistingdestpaths",
+        ),
         *("file.copy.modestring", "file.symlink.create", "constraints", "platform", "meta.ignorecache"),
         *("meta.description", "meta.exportcache", "mergeop", "diffop", "exporter.multiple", "exporter.session"),
         *("source.policy", "source.policy.session"),

@@ -8,6 +8,7 @@ from typing import Any
 from lamina.errors import InputError
 from lamina.llb.definition import Graph
 from lamina.llb.definition import Vertex as LlbVertex
+from lamina.ops.blob import BlobOp
 from lamina.ops.build import BuildOp
 from lamina.ops.exec import ExecOp
 from lamina.ops.file import FileOp
@@ -77,6 +78,8 @@ def _source(vertex: LlbVertex, worker: Worker) -> Op:
         return LocalOp(rest, vertex.op, worker)
     if scheme == "oci-layout":
         return LayoutOp(rest, vertex.op, worker)
+    if scheme in ("docker-image+blob", "oci-layout+blob"):
+        return BlobOp(scheme, rest, vertex.op, worker, vertex.digest)
     if scheme in ("http", "https"):
         return HttpOp(vertex.op, worker, vertex.digest, source)
     if scheme == "git":

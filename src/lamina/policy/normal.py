@@ -14,7 +14,7 @@ from lamina.git_url import read_remote
 from lamina.oci.reference import Reference
 from lamina.policy.values import Source
 
-_NAMED = ("docker-image", "oci-layout")
+_NAMED = ("docker-image", "oci-layout", "docker-image+blob", "oci-layout+blob")
 
 
 def normal_source(source: Source) -> Source:

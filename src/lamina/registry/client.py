@@ -36,6 +36,7 @@ from lamina.registry.upload import Upload, has_blob
 from lamina.registry.wire import (
     ACCEPT_MANIFEST,
     MAX_MANIFEST,
+    blob_path,
     join_location,
     manifest_path,
     media_type_of,
@@ -135,6 +136,27 @@ class Registry:
                     raise
 
         self._from_any(ref, fetch)
+
+    def blob_size(self, ref: Reference, digest: Digest) -> int:
+        """Return how many bytes a blob of `ref`'s repository has, as the registry or a mirror says.
+
+        Raises:
+            RegistryError: as for `resolve`; or it does not say.
+        """
+
+        def ask(endpoint: Endpoint) -> int:
+            repository = endpoint.repository(ref)
+            what = f"look for blob {digest} in {_name(ref)}"
+            response = self._exchange.once(endpoint, "HEAD", blob_path(repository, digest), [Scope(repository)])
+            if response.status != 200:
+                raise self._exchange.failure(response, endpoint, what, _name(ref))
+            with response:
+                size = response.content_length()
+            if size is None:
+                raise RegistryError("it does not say how long the blob is", kind="protocol", where=what)
+            return size
+
+        return self._from_any(ref, ask)
 
     def has_blob(self, ref: Reference, digest: Digest) -> bool:
         """Tell whether the registry itself (not a mirror) has a blob in `ref`'s repository."""

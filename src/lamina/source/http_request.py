@@ -96,17 +96,28 @@ def parse_http(identifier: str, attrs: Mapping[str, str], source: SourceRange | 
         name = key.removeprefix("http.header.").lower()
         if key.startswith("http.header.") and name in _USER_HEADERS:
             headers[name.title()] = _checked_header(value, key, source)
+    mode, uid, gid = file_attributes(attrs, source)
     return HttpRequest(
         url,
         authorization,
         checksum=_checksum(attrs.get("http.checksum", ""), source),
         filename=attrs.get("http.filename", ""),
-        mode=_number(attrs, "http.perm", 0o777, source) or DEFAULT_MODE,
-        uid=_number(attrs, "http.uid", _MAX_ID, source),
-        gid=_number(attrs, "http.gid", _MAX_ID, source),
+        mode=mode,
+        uid=uid,
+        gid=gid,
         auth_secret=attrs.get("http.authheadersecret", ""),
         headers=tuple(sorted(headers.items())),
     )
+
+
+def file_attributes(attrs: Mapping[str, str], source: SourceRange | None = None) -> tuple[int, int, int]:
+    """Return permission bits, uid and gid of the file that a source of one file gives.
+
+    Raises:
+        InputError: one of them is no number, or too large.
+    """
+    mode = _number(attrs, "http.perm", 0o777, source) or DEFAULT_MODE
+    return mode, _number(attrs, "http.uid", _MAX_ID, source), _number(attrs, "http.gid", _MAX_ID, source)
 
 
 def parse_url(text: str, source: SourceRange | None = None) -> tuple[str, str]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lamina.source.image_chain import AttestationChain
 
 _MAX_DEPTH = 8
+_BLOB = "application/octet-stream"
 
 Stores = Callable[[str], BlobStore | None]
 """Gives one of the client's stores by its id; None when there are none."""
@@ -128,12 +129,18 @@ class ImageSource:
         name = reference.familiar().partition("@")[0].partition(":")[0]
         if self.stores is not None and reference.digest is not None:
             return self._from_client(store or name, reference, reference.digest, platform or self._platform)
-        path = self._layouts.get(name)
-        if path is None or reference.digest is None:
-            raise InputError(f"no OCI layout was offered as {name!r}", hint=f"--build-context {name}=oci-layout://DIR")
+        path = self._layout(name)
         layout = Store(path, create=False)
+        if reference.digest is None:
+            raise InputError(f"an oci-layout source must be pinned by digest: {name!r}")
         raw = layout.read(reference.digest, MAX_MANIFEST_BYTES)
         return self._load(layout, raw, reference, platform or self._platform, dump_origin(str(path), "layout"))
+
+    def _layout(self, name: str) -> Path:
+        path = self._layouts.get(name)
+        if path is None:
+            raise InputError(f"no OCI layout was offered as {name!r}", hint=f"--build-context {name}=oci-layout://DIR")
+        return path
 
     def add_layers(self, image: ResolvedImage, limit: int | None = None) -> int | None:
         """Return the top of the image's chain, noting layers that are not known yet. Fetches nothing.
@@ -162,26 +169,61 @@ class ImageSource:
         descriptor = row.descriptor()
         assert descriptor is not None
         if kind == "layout":
-            with (
-                Store(Path(where), create=False).open(descriptor.digest) as source,
-                self._store.ingest(descriptor) as ingest,
-            ):
-                while data := source.read(1 << 20):
-                    cancel.check()
-                    ingest.write(data)
-                ingest.commit()
+            self._layout_blob(Path(where), descriptor.digest, cancel, descriptor)
             return
         if kind == "client":
             self._client_blob(where, descriptor)
             return
         self._registry_blob(Reference.parse(where), descriptor)
 
+    def _layout_blob(self, path: Path, digest: Digest, cancel: Cancel, descriptor: Descriptor | None = None) -> None:
+        layout = Store(path, create=False)
+        descriptor = descriptor or Descriptor(_BLOB, digest, layout.size(digest))
+        with layout.open(digest) as source, self._store.ingest(descriptor) as ingest:
+            while data := source.read(1 << 20):
+                cancel.check()
+                ingest.write(data)
+            ingest.commit()
+
     def _registry_blob(self, reference: Reference, descriptor: Descriptor) -> None:
         with self._store.ingest(descriptor) as ingest:
             self._registry().blob(reference, descriptor, ingest)
             ingest.commit()
 
+    def blob(self, reference: Reference, cancel: Cancel, *, layout: str | None = None) -> int:
+        """Bring a single blob, pinned by digest, into the store and return how many bytes it has.
+
+        Args:
+            reference: says in which repository it is, or in which layout.
+            layout: what the user calls the OCI layout that has it; None for a registry.
+
+        Raises:
+            InputError: no such layout; NetworkError, StorageError: the blob cannot be had, or is another one.
+        """
+        digest = reference.digest
+        if digest is None:
+            raise InputError("a blob as a source must be named by its digest", where=reference.familiar())
+        if not self._store.touch(digest):
+            if layout is None:
+                size = self._registry().blob_size(reference, digest)
+                self._registry_blob(reference, Descriptor(_BLOB, digest, size))
+            elif self.stores is not None:
+                self._client_file(layout, digest, cancel)
+            else:
+                self._layout_blob(self._layout(layout), digest, cancel)
+        return self._store.size(digest)
+
     # -- the client's stores
+
+    def _client_file(self, store: str, digest: Digest, cancel: Cancel) -> None:
+        """Bring a blob of which the client did not say how long it is."""
+        with self._store.ingest() as ingest:
+            for piece in self._client_pieces(store, digest):
+                cancel.check()
+                ingest.write(piece)
+            if f"sha256:{ingest.hash.hexdigest()}" != digest:
+                raise InputError("the client sent other bytes than the digest says", where=f"{store}@{digest}")
+            ingest.commit()
 
     def _from_client(self, store: str, reference: Reference, digest: Digest, platform: Platform) -> ResolvedImage:
         """Return an image of one of the client's stores; its documents are kept here, its layers come when needed."""
