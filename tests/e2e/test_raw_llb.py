@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import lamina
+from lamina import llb
 from lamina.errors import InputError
 from lamina.llb.pb import ops_pb2 as pb
 from support.raw_llb import Definition, cases, file, listing, make_context
@@ -235,3 +236,25 @@ def test_a_nested_build_for_another_builder_is_refused(op: pb.BuildOp, tmp_path:
     below = made.add(file(action(-1, -1, 0, mkfile("/a", b""))))
     with pytest.raises(InputError, match="is a nested build without a definition"):
         tree(made.message(made.add(pb.Op(build=op), (below, 0))), tmp_path)
+
+
+WHOLE = {
+    "a file action on it": lambda local, other: local.mkfile("/f", b""),
+    "merged": lambda local, other: llb.merge([other, local]),
+    "the upper side of a diff": lambda local, other: llb.diff(other, local),
+}
+
+
+@needs_root
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_directory_that_counts_as_a_whole_is_looked_at_anew_by_every_build(name: str, tmp_path: Path):
+    """B16: it has no identity, so all that lies in it is the key."""
+    context = tmp_path / "ctx"
+    context.mkdir()
+    definition = WHOLE[name](llb.local("ctx"), llb.scratch().mkfile("/g", b"")).marshal()
+    found = []
+    for text in ("1", "1", "0"):
+        (context / "b").write_text(text)
+        found.append(tree(definition, tmp_path, ctx=context).get("b"))
+
+    assert found[0] == found[1] != found[2]

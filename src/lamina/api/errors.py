@@ -19,7 +19,7 @@ from lamina.errors import CancelledError, Error, InputError, NetworkError, NotYe
 from lamina.policy.values import PolicyError, SourceDeniedError
 
 CANCELLED, UNKNOWN, INVALID, NOT_FOUND, EXISTS, EXHAUSTED = 1, 2, 3, 5, 6, 8
-UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
+UNIMPLEMENTED, INTERNAL, UNAVAILABLE, UNAUTHENTICATED = 12, 13, 14, 16
 
 _PREFIX = "github.com/moby/buildkit/"
 _CODES: tuple[tuple[type[BaseException], int], ...] = (

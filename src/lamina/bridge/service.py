@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from lamina.api.errors import RemoteError
+from lamina.api.errors import UNAUTHENTICATED, UNKNOWN, RemoteError
 from lamina.api.pb import gateway_pb2 as gw
 from lamina.api.pb import worker_pb2
 from lamina.api.services import LLB_BRIDGE, Service
@@ -90,6 +90,8 @@ def _policies(request: Any) -> list[Policy]:
 
 def _return(bridge: Bridge, request: gw.ReturnRequest) -> gw.ReturnResponse:
     if request.HasField("error") and request.error.code:
+        if not 0 < request.error.code <= UNAUTHENTICATED:  # no status that gRPC could carry
+            request.error.code = UNKNOWN
         bridge.returned(RemoteError(request.error))
     else:
         bridge.returned(result_of(request.result, bridge.ref))

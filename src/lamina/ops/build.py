@@ -8,20 +8,24 @@ not count. Graphs that make graphs end at `MAX_DEPTH`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lamina.cancel import Cancel
 from lamina.errors import Error, InputError, SourceRange
 from lamina.llb.definition import MAX_BYTES, load_definition
 from lamina.llb.identity import message_digest
 from lamina.ops.user import read_image_file
+from lamina.ops.whole import whole_key, whole_rows
 from lamina.ops.worker import Worker
 from lamina.solver.protocol import CacheMap, Dependency, Result, RunContext
 
 MAX_DEPTH = 16
 _INPUT = "buildkit.llb.definition"
 _FILE_ATTR = "llbbuild.filename"
+
+if TYPE_CHECKING:
+    from lamina.layer.recipe_listing import Row
 
 
 class BuildOp:
@@ -52,8 +56,12 @@ class BuildOp:
         )
 
     def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
-        """Never asked: inputs count by identity."""
-        raise AssertionError("the inputs of a nested build count by identity")
+        """Return the digest of a whole input; asked only of one without an identity."""
+        return whole_key(self._worker, result, cancel)
+
+    def listing(self, number: int, result: Result, cancel: Cancel) -> Iterator[Row]:
+        """Iterate over what `content_key` digests."""
+        return whole_rows(self._worker, result, cancel)
 
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         """Read the definition and solve it.

@@ -21,6 +21,7 @@ from lamina.llb.identity import message_digest, op_digest
 from lamina.ops.file_order import order_of
 from lamina.ops.parts import file_parts
 from lamina.ops.user import read_image_file
+from lamina.ops.whole import whole_key, whole_rows
 from lamina.ops.worker import LocalRef, Worker
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.protocol import CacheMap, Dependency, Result, RunContext
@@ -68,7 +69,9 @@ class FileOp:
         return found
 
     def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
-        """Return the digest of everything that is copied from one input."""
+        """Return the digest of everything that is copied from one input, or of all of it where it is more than that."""
+        if not self._is_only_copied(number):
+            return whole_key(self._worker, result, cancel)
         view = self._view(result, cancel)
         parts = []
         try:
@@ -84,6 +87,9 @@ class FileOp:
         """Iterate over what `content_key` digests."""
         from lamina.layer.recipe_listing import content_rows
 
+        if not self._is_only_copied(number):
+            yield from whole_rows(self._worker, result, cancel)
+            return
         view = self._view(result, cancel)
         for action in self._actions:
             if action.WhichOneof("action") == "copy" and action.secondaryInput == number:

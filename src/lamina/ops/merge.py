@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamina.cancel import Cancel
 from lamina.layer.entry import Entry, Item
 from lamina.llb.identity import op_digest
+from lamina.ops.whole import whole_key, whole_rows
 from lamina.ops.worker import Worker
 from lamina.snapshot.rows import LayerRef
 from lamina.solver.protocol import CacheMap, Dependency, Result, RunContext
+
+if TYPE_CHECKING:
+    from lamina.layer.recipe_listing import Row
 
 
 class MergeOp:
@@ -31,8 +35,12 @@ class MergeOp:
         )
 
     def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
-        """Never asked: inputs count by identity."""
-        raise AssertionError("merge inputs count by identity")
+        """Return the digest of a whole input; asked only of one without an identity."""
+        return whole_key(self._worker, result, cancel)
+
+    def listing(self, number: int, result: Result, cancel: Cancel) -> Iterator[Row]:
+        """Iterate over what `content_key` digests."""
+        return whole_rows(self._worker, result, cancel)
 
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         """Rebase every further input's layers onto the chain so far."""
@@ -68,8 +76,12 @@ class DiffOp:
         )
 
     def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
-        """Never asked: inputs count by identity."""
-        raise AssertionError("diff inputs count by identity")
+        """Return the digest of a whole input; asked only of one without an identity."""
+        return whole_key(self._worker, result, cancel)
+
+    def listing(self, number: int, result: Result, cancel: Cancel) -> Iterator[Row]:
+        """Iterate over what `content_key` digests."""
+        return whole_rows(self._worker, result, cancel)
 
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         """Take the layers above a common chain as they are; otherwise compare the merged views."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lamina.cancel import Cancel
 from lamina.llb.identity import op_digest
+from lamina.ops.whole import whole_key, whole_rows
 from lamina.ops.worker import Worker
 from lamina.solver.protocol import CacheMap, Dependency, Result, RunContext
+
+if TYPE_CHECKING:
+    from lamina.layer.recipe_listing import Row
 
 
 class PassthroughOp:
@@ -29,8 +33,12 @@ class PassthroughOp:
         )
 
     def content_key(self, number: int, result: Result, cancel: Cancel) -> str:
-        """Never asked: inputs count by identity."""
-        raise AssertionError("passthrough inputs count by identity")
+        """Return the digest of a whole input; asked only of one without an identity."""
+        return whole_key(self._worker, result, cancel)
+
+    def listing(self, number: int, result: Result, cancel: Cancel) -> Iterator[Row]:
+        """Iterate over what `content_key` digests."""
+        return whole_rows(self._worker, result, cancel)
 
     def run(self, inputs: Sequence[Result], context: RunContext) -> list[Result]:
         """Hand the inputs on."""
